@@ -1,0 +1,3 @@
+//! The `ring3` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A small typed KVM client.

@@ -1,0 +1,1 @@
+//! The process model: which fds are ours.

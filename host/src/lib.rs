@@ -1,0 +1,1 @@
+//! The floor: what ring3 asks of the host.

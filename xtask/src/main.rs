@@ -1,0 +1,3 @@
+//! The one door: `cargo xtask ci` and its companions.
+
+fn main() {}
