@@ -1,1 +1,5 @@
 //! KVM/x86.
+#![forbid(unsafe_code)]
+
+pub mod lapic;
+pub mod ports;
