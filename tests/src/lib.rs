@@ -1,1 +1,5 @@
 //! Tests that need more than one crate.
+
+#![forbid(unsafe_code)]
+
+pub mod e2e;

@@ -1,0 +1,121 @@
+//! Debian packages without installing them: `apt-get download`, then `dpkg-deb -x`.
+//!
+//! Works unprivileged. If the system's package lists are missing or too old to download from, a private
+//! set of lists is fetched below the target directory.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+
+use crate::places;
+
+/// A place to fetch packages into.
+pub struct Fetcher {
+    dir: PathBuf,
+    private_lists: bool,
+}
+
+impl Fetcher {
+    pub fn new(dir: &Path) -> Result<Self> {
+        places::need("apt-get", "apt (ring3's tests take their guests from Debian)")?;
+        places::need("dpkg-deb", "dpkg")?;
+        std::fs::create_dir_all(dir)?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            private_lists: false,
+        })
+    }
+
+    /// The first package that `package` depends on and whose name starts with `prefix`.
+    pub fn dependency(&mut self, package: &str, prefix: &str) -> Result<String> {
+        self.with_fresh_lists(|fetcher| {
+            let output = fetcher.apt("apt-cache").args(["depends", package]).output()?;
+            let text = succeed(&output, &format!("apt-cache depends {package}"))?;
+            text.lines()
+                .filter_map(|line| line.trim().strip_prefix("Depends: "))
+                .find(|name| name.starts_with(prefix))
+                .map(str::to_string)
+                .with_context(|| format!("{package} depends on no {prefix}*"))
+        })
+    }
+
+    /// Downloads `package` and unpacks it into a directory, which is returned.
+    pub fn unpack(&mut self, package: &str) -> Result<PathBuf> {
+        let into = self.dir.join(package);
+        if into.is_dir() {
+            return Ok(into);
+        }
+        let deb = self.with_fresh_lists(|fetcher| fetcher.download(package))?;
+        let partial = self.dir.join(format!("{package}.partial"));
+        let _ = std::fs::remove_dir_all(&partial);
+        let output = Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(&deb)
+            .arg(&partial)
+            .output()?;
+        succeed(&output, "dpkg-deb -x")?;
+        std::fs::rename(&partial, &into)?;
+        std::fs::remove_file(&deb)?;
+        Ok(into)
+    }
+
+    fn download(&self, package: &str) -> Result<PathBuf> {
+        let output = self
+            .apt("apt-get")
+            .args(["download", package])
+            .current_dir(&self.dir)
+            .output()?;
+        succeed(&output, &format!("apt-get download {package}"))?;
+        let prefix = format!("{package}_");
+        for entry in std::fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&prefix) && name.ends_with(".deb") {
+                return Ok(path);
+            }
+        }
+        bail!("apt-get download {package} left no file");
+    }
+
+    /// Tries with the system's lists, then once more with lists of our own.
+    fn with_fresh_lists<T>(&mut self, attempt: impl Fn(&Self) -> Result<T>) -> Result<T> {
+        match attempt(self) {
+            Err(_) if !self.private_lists => {
+                self.private_lists = true;
+                std::fs::create_dir_all(self.dir.join("lists/partial"))?;
+                let output = self.apt("apt-get").args(["update", "-qq"]).output()?;
+                succeed(&output, "apt-get update")?;
+                attempt(self)
+            }
+            result => result,
+        }
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        // As root, apt would switch to a user that cannot read our directory, and warn.
+        command.env("LC_ALL", "C").args(["-o", "APT::Sandbox::User=root"]);
+        if self.private_lists {
+            command
+                .arg("-o")
+                .arg(format!("Dir::State::lists={}", self.dir.join("lists").display()));
+            command
+                .arg("-o")
+                .arg(format!("Dir::Cache={}", self.dir.display()));
+        }
+        command
+    }
+}
+
+fn succeed(output: &Output, what: &str) -> Result<String> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    let line = error
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("no message");
+    bail!("{what} failed: {line}");
+}
