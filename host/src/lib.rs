@@ -1,1 +1,20 @@
 //! The floor: what ring3 asks of the host.
+//!
+//! Guest memory that may vanish at any moment ([`mem`], [`user`]), pages shared with the client ([`shared`]), file
+//! descriptors ([`fd`]), waiting ([`futex`], [`event`]), time ([`time`]), signals ([`signal`]) and ranked locks
+//! ([`lock`]). Nothing here knows KVM, and no crate above needs `unsafe` for what is offered here.
+//!
+//! System calls are made directly, never through the C library's symbols: inside `libring3.so` those symbols are our
+//! own. The host must be x86-64 Linux; other hosts are not supported.
+
+pub mod addr;
+mod extable;
+pub mod fd;
+pub mod futex;
+pub mod lock;
+pub mod mem;
+pub mod shared;
+pub mod signal;
+mod sys;
+pub mod time;
+pub mod user;

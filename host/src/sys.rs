@@ -1,0 +1,162 @@
+//! The system calls about signals, made directly. The wrappers elsewhere go through `rustix`.
+
+use rustix::io::Errno;
+use std::arch::{asm, global_asm};
+
+/// A set of signals as the kernel has it: signal `n` is bit `n - 1`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct SigSet(pub u64);
+
+impl SigSet {
+    /// No signal.
+    pub const EMPTY: SigSet = SigSet(0);
+
+    /// The set of one signal.
+    pub const fn of(signal: i32) -> SigSet {
+        SigSet(1 << ((signal - 1) & 63))
+    }
+
+    /// Whether `signal` is in it.
+    pub const fn has(self, signal: i32) -> bool {
+        self.0 & Self::of(signal).0 != 0
+    }
+
+    /// Either set.
+    pub const fn with(self, other: SigSet) -> SigSet {
+        SigSet(self.0 | other.0)
+    }
+
+    /// This set less the other.
+    pub const fn without(self, other: SigSet) -> SigSet {
+        SigSet(self.0 & !other.0)
+    }
+
+    /// Both sets' common part.
+    pub const fn common(self, other: SigSet) -> SigSet {
+        SigSet(self.0 & other.0)
+    }
+
+    /// Whether no signal is in it.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// The kernel's `struct sigaction`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct KernelAction {
+    pub handler: u64,
+    pub flags: u64,
+    pub restorer: u64,
+    pub mask: SigSet,
+}
+
+pub(crate) const SIG_DFL: u64 = 0;
+pub(crate) const SIG_IGN: u64 = 1;
+pub(crate) const SA_SIGINFO: u64 = 4;
+pub(crate) const SA_RESTORER: u64 = 0x0400_0000;
+pub(crate) const SA_ONSTACK: u64 = 0x0800_0000;
+pub(crate) const SA_RESTART: u64 = 0x1000_0000;
+pub(crate) const SA_NODEFER: u64 = 0x4000_0000;
+pub(crate) const SA_RESETHAND: u64 = 0x8000_0000;
+
+/// Which change [`sigprocmask`] makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MaskHow {
+    Block = 0,
+    Unblock = 1,
+    Set = 2,
+}
+
+// Where handlers return to. Unwinders know a signal frame by exactly these two instructions.
+global_asm!(
+    ".pushsection .text.ring3_restorer,\"ax\",@progbits",
+    ".balign 16",
+    ".hidden ring3_restorer",
+    ".globl ring3_restorer",
+    ".type ring3_restorer,@function",
+    "nop",
+    "ring3_restorer:",
+    "mov rax, 15",
+    "syscall",
+    ".size ring3_restorer, . - ring3_restorer",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn ring3_restorer();
+}
+
+pub(crate) fn restorer() -> u64 {
+    ring3_restorer as *const () as u64
+}
+
+/// # Safety
+/// As for the system call.
+unsafe fn syscall4(number: u64, a: u64, b: u64, c: u64, d: u64) -> Result<u64, Errno> {
+    let result: i64;
+    // SAFETY: by contract; the kernel clobbers RCX and R11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as i64 => result,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if (-4095..0).contains(&result) {
+        Err(Errno::from_raw_os_error(-result as i32))
+    } else {
+        Ok(result as u64)
+    }
+}
+
+/// Reads and, with `new`, replaces what `signal` does.
+///
+/// # Safety
+/// A handler must be a function that may run at any moment, with a restorer.
+pub(crate) unsafe fn sigaction(signal: i32, new: Option<&KernelAction>) -> Result<KernelAction, Errno> {
+    let mut old = KernelAction::default();
+    let new = new.map_or(0, |new| std::ptr::from_ref(new) as u64);
+    // SAFETY: both pointers are valid or null; the action is sound by contract.
+    unsafe {
+        syscall4(
+            13,
+            signal as u32 as u64,
+            new,
+            std::ptr::from_mut(&mut old) as u64,
+            8,
+        )
+    }?;
+    Ok(old)
+}
+
+/// Changes which signals the calling thread blocks, and says which it blocked.
+pub(crate) fn sigprocmask(how: MaskHow, set: SigSet) -> SigSet {
+    let mut old = SigSet::EMPTY;
+    let (new, was) = (
+        std::ptr::from_ref(&set) as u64,
+        std::ptr::from_mut(&mut old) as u64,
+    );
+    // SAFETY: both pointers are valid. It cannot fail with these arguments.
+    let _ = unsafe { syscall4(14, how as u64, new, was, 8) };
+    old
+}
+
+/// Sends `signal` to the calling thread with `info`, a `siginfo_t`.
+///
+/// # Safety
+/// `info` points to 128 bytes.
+pub(crate) unsafe fn queue_to_self(signal: i32, info: *const libc::siginfo_t) -> Result<(), Errno> {
+    let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
+    let tid = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+    // SAFETY: by contract.
+    unsafe { syscall4(297, pid.into(), tid.into(), signal as u32 as u64, info as u64) }.map(drop)
+}
