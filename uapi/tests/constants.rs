@@ -4,8 +4,9 @@ use kvm_bindings as b;
 use ring3_uapi::x86::*;
 use ring3_uapi::*;
 
+// bindgen makes the largest ones negative, hence the cast.
 macro_rules! equal {
-    ($($name:ident)*) => { $(assert_eq!($name as i128, b::$name as i128, stringify!($name));)* };
+    ($($name:ident)*) => { $(assert_eq!($name as u64, b::$name as u64, stringify!($name));)* };
 }
 
 #[test]
