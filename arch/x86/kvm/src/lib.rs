@@ -1,5 +1,6 @@
 //! KVM/x86.
 #![forbid(unsafe_code)]
 
+pub mod ioapic;
 pub mod lapic;
 pub mod ports;
