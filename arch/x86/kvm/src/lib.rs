@@ -3,4 +3,5 @@
 
 pub mod ioapic;
 pub mod lapic;
+pub mod pic;
 pub mod ports;

@@ -6,21 +6,7 @@
 
 use crate::lapic::ApicMessage;
 
-/// A point on the host's monotonic clock, in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct Monotonic(pub u64);
-
-impl Monotonic {
-    /// The point `ns` later, or the end of time.
-    pub fn after(self, ns: u64) -> Self {
-        Monotonic(self.0.saturating_add(ns))
-    }
-
-    /// Nanoseconds from `earlier` to here, zero when `earlier` is later.
-    pub fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
+pub use ring3_host::time::Monotonic;
 
 /// One timer of the host, and the clock it runs on.
 ///

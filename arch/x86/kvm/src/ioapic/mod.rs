@@ -14,7 +14,6 @@ mod rtc;
 #[cfg(test)]
 mod tests;
 
-pub use client::IoapicState;
 pub use guest::{MaskChange, Written};
 pub use redirection::Entry;
 pub use rtc::PendingEoi;

@@ -83,7 +83,7 @@ impl Timer {
 
     /// The next expiry of a periodic timer; missed ones are not made up for.
     fn advance(&mut self, now: Monotonic) {
-        self.expiry = self.expiry.after(self.period_ns).max(now);
+        self.expiry = self.expiry.after_ns(self.period_ns).max(now);
     }
 
     fn counts(&self) -> bool {
@@ -140,7 +140,7 @@ impl Lapic {
             let now = port.now();
             let remaining = self.timer.expiry.since(now);
             let scaled = u128::from(remaining) * u128::from(self.timer.divisor) / u128::from(old);
-            self.timer.expiry = now.after(u64::try_from(scaled).unwrap_or(u64::MAX));
+            self.timer.expiry = now.after_ns(u64::try_from(scaled).unwrap_or(u64::MAX));
             self.timer.cancel(port);
             self.restart_count(port);
         }
@@ -172,7 +172,7 @@ impl Lapic {
                     StartFrom::InitialCount => self.timer.period_ns,
                     StartFrom::CurrentCount => self.restored_count_ns(),
                 };
-                self.timer.expiry = port.now().after(left);
+                self.timer.expiry = port.now().after_ns(left);
                 self.restart_count(port);
             }
             TimerMode::TscDeadline => self.start_tsc_deadline(port),
@@ -210,7 +210,7 @@ impl Lapic {
             Some(0) => {
                 self.timer_interrupt();
             }
-            Some(ns) => self.timer.arm(port.now().after(ns), port),
+            Some(ns) => self.timer.arm(port.now().after_ns(ns), port),
         }
     }
 
@@ -241,7 +241,7 @@ impl Lapic {
             // The host's clock and the guest's TSC need not agree to the last tick, and the TSC may have
             // been set back since.
             if let Some(ns @ 1..) = port.ns_until_tsc(self.timer.tsc_deadline) {
-                self.timer.arm(now.after(ns), port);
+                self.timer.arm(now.after_ns(ns), port);
                 return Acceptance::Discarded;
             }
         }
