@@ -3,7 +3,7 @@
 //! The pages are a memfd's, sealed against resizing, so no access to them can fault. The client may write them at any
 //! moment: a value read twice may differ, and nothing read is to be trusted.
 
-use crate::addr::PAGE_SIZE;
+use crate::addr::{HostVirt, PAGE_SIZE};
 use crate::fd;
 use crate::mem;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -37,6 +37,19 @@ impl SharedPages {
         let at = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, rights, MapFlags::SHARED, &file, 0) }?;
         let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok((SharedPages { at, len }, file))
+    }
+
+    /// Takes over a mapping.
+    ///
+    /// # Safety
+    /// `len` bytes are mapped at `at`, readable and writable, by nobody else, and no access to them can fault.
+    pub(crate) unsafe fn adopt(at: NonNull<u8>, len: usize) -> SharedPages {
+        SharedPages { at, len }
+    }
+
+    /// Where they are mapped in this process.
+    pub fn address(&self) -> HostVirt {
+        HostVirt(self.at.as_ptr() as u64)
     }
 
     /// Bytes in all.
