@@ -4,4 +4,5 @@
 pub mod ioapic;
 pub mod lapic;
 pub mod pic;
+pub mod pit;
 pub mod ports;
