@@ -5,10 +5,11 @@
 //! ([`lock`]). Nothing here knows KVM, and no crate above needs `unsafe` for what is offered here.
 //!
 //! System calls are made directly, never through the C library's symbols: inside `libring3.so` those symbols are our
-//! own. Only [`device`], which is for clients, is the exception. The host must be x86-64 Linux; other hosts are not supported.
+//! own; [`device`], which is for clients, is the exception. The host must be x86-64 Linux; other hosts are not supported.
 
 pub mod addr;
 pub mod device;
+pub mod event;
 mod extable;
 pub mod fd;
 pub mod futex;

@@ -143,8 +143,8 @@ impl sealed::Access for u128 {
                 options(nostack, readonly),
             );
         }
-        // SAFETY: both are 16 plain bytes.
         if fault == 0 {
+            // SAFETY: both are 16 plain bytes.
             Ok(unsafe { std::mem::transmute::<__m128i, u128>(value) })
         } else {
             Err(HostFault)
@@ -207,8 +207,8 @@ impl sealed::Access for u128 {
 /// # Safety
 /// `from` and `to` are in the user half for `len` bytes; the bytes at `to` may be overwritten with anything.
 pub(crate) unsafe fn copy(to: u64, from: u64, len: usize) -> Result<(), HostFault> {
-    // SAFETY: by contract; a fault leaves the instruction with RCX counting what is left, and continues after it.
     let left: usize;
+    // SAFETY: by contract; a fault leaves the instruction with RCX counting what is left, and continues after it.
     unsafe {
         asm!(
             "2: rep movsb",

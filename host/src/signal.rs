@@ -1,58 +1,43 @@
-//! Signals: turning faults of our own accesses into values.
+//! Signals in a process that is also somebody else's.
+//!
+//! From [`activate`] on, each signal that the client handles reaches [`handler`] first, which notes it (a vCPU that
+//! runs on the thread leaves guest mode) and then calls the client's handler, unless ring3 is at work on the thread:
+//! then the signal is left pending and delivered when that work is done, as by a kernel on the way out of a system
+//! call. So a client's handler never sees ring3 half way, and may do anything, `longjmp` included.
+//!
+//! * [`actions`]: what the client asked `sigaction` for, which is not what the kernel was told.
+//! * [`handler`]: the handler behind all of them.
+//! * [`scope`]: [`Shield`] and [`RunScope`], what a thread is at.
+//! * [`mask`]: the client's signal masks, from which the signals of our own faults are kept out.
+//!
+//! The faults of our own accesses (see [`crate::mem`]) are caught from [`install_fault_handlers`] on. Not supported: a
+//! client that changes signal state by system calls of its own making after activation.
 
-use crate::extable;
-use crate::sys::{self, KernelAction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SA_SIGINFO, SigSet};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+mod actions;
+mod handler;
+mod mask;
+mod scope;
+#[cfg(test)]
+mod tests;
 
-const FAULTS: [i32; 2] = [libc::SIGSEGV, libc::SIGBUS];
+pub use crate::sys::{KernelAction as Action, SigSet};
+pub use actions::{activate, client_sigaction, install_fault_handlers, is_active};
+pub use handler::{Fault, Handled, add_fault_hook};
+pub use mask::{MaskChange, client_sigmask};
+pub use scope::{RunScope, Shield};
 
-static CHAINED: [[AtomicU64; 4]; 2] = [const { [const { AtomicU64::new(0) }; 4] }; 2];
+/// The signals that a thread's own instructions raise. They are never blocked while ring3 works.
+pub const FAULTS: SigSet = SigSet::of(libc::SIGSEGV)
+    .with(SigSet::of(libc::SIGBUS))
+    .with(SigSet::of(libc::SIGFPE))
+    .with(SigSet::of(libc::SIGILL))
+    .with(SigSet::of(libc::SIGTRAP));
 
-/// Makes faults at the instructions of the exception table continue at their fixups. May be called any number of times.
-pub fn install_fault_handlers() {
-    static ONCE: Once = Once::new();
-    if ONCE.is_completed() {
-        return;
-    }
-    ONCE.call_once(|| {
-        for (signal, chained) in FAULTS.into_iter().zip(&CHAINED) {
-            let new = KernelAction {
-                handler: on_fault as *const () as u64,
-                flags: SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTORER,
-                restorer: sys::restorer(),
-                mask: SigSet::EMPTY,
-            };
-            // SAFETY: `on_fault` is async-signal-safe.
-            if let Ok(old) = unsafe { sys::sigaction(signal, Some(&new)) } {
-                let words = [old.handler, old.flags, old.restorer, old.mask.0];
-                chained
-                    .iter()
-                    .zip(words)
-                    .for_each(|(to, word)| to.store(word, Relaxed));
-            }
-        }
-    });
-}
+/// Signals that nobody may handle, and the two that the C library keeps to itself.
+const UNTOUCHED: SigSet = SigSet::of(libc::SIGKILL)
+    .with(SigSet::of(libc::SIGSTOP))
+    .with(SigSet::of(32))
+    .with(SigSet::of(33));
 
-extern "C" fn on_fault(signal: i32, _info: *const libc::siginfo_t, context: *mut libc::ucontext_t) {
-    // SAFETY: the kernel passes a valid context.
-    let rip = unsafe { &mut (*context).uc_mcontext.gregs[libc::REG_RIP as usize] };
-    if let Some(fixup) = extable::fixup(*rip as u64) {
-        *rip = fixup as i64;
-        return;
-    }
-    for (which, chained) in FAULTS.into_iter().zip(&CHAINED) {
-        if which == signal {
-            let word = |i: usize| chained[i].load(Relaxed);
-            let old = KernelAction {
-                handler: word(0),
-                flags: word(1),
-                restorer: word(2),
-                mask: SigSet(word(3)),
-            };
-            // SAFETY: it was in force before.
-            let _ = unsafe { sys::sigaction(signal, Some(&old)) };
-        }
-    }
-}
+/// The numbers of all signals.
+const ALL: std::ops::RangeInclusive<i32> = 1..=64;

@@ -46,10 +46,14 @@ impl SigSet {
 /// The kernel's `struct sigaction`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub(crate) struct KernelAction {
+pub struct KernelAction {
+    /// The handler's address, or 0 for the default action, 1 to ignore.
     pub handler: u64,
+    /// `SA_` flags.
     pub flags: u64,
+    /// Where the handler returns to.
     pub restorer: u64,
+    /// What is blocked while it runs.
     pub mask: SigSet,
 }
 
@@ -58,7 +62,7 @@ pub(crate) const SIG_IGN: u64 = 1;
 pub(crate) const SA_SIGINFO: u64 = 4;
 pub(crate) const SA_RESTORER: u64 = 0x0400_0000;
 pub(crate) const SA_ONSTACK: u64 = 0x0800_0000;
-pub(crate) const SA_RESTART: u64 = 0x1000_0000;
+
 pub(crate) const SA_NODEFER: u64 = 0x4000_0000;
 pub(crate) const SA_RESETHAND: u64 = 0x8000_0000;
 
