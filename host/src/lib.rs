@@ -15,6 +15,7 @@ pub mod fd;
 pub mod futex;
 pub mod lock;
 pub mod mem;
+pub mod native;
 pub mod shared;
 pub mod signal;
 mod sys;
