@@ -1,1 +1,98 @@
-//! Workloads and ratios.
+//! Timing ring3 against its peers: `cargo xtask bench`.
+//!
+//! Machines are shared and noisy, so an absolute time means nothing: every round runs each peer once, alternately,
+//! and what is reported are ratios of medians. Nothing here asserts a time.
+//!
+//! Peers are the host itself (`native`), QEMU's TCG, and ring3 under the same QEMU binary with the same kernel,
+//! initramfs and memory.
+
+#![forbid(unsafe_code)]
+
+mod measure;
+mod plot;
+mod report;
+
+use anyhow::{Result, bail};
+use ring3_guest::{Assets, places};
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Rounds; each runs every peer once
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// The peers, in the order they run within a round
+    #[arg(long, value_delimiter = ',', default_value = "native,tcg,ring3")]
+    pub peers: Vec<Peer>,
+}
+
+/// Something that runs a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Peer {
+    Native,
+    Tcg,
+    Ring3,
+}
+
+impl Peer {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Tcg => "tcg",
+            Self::Ring3 => "ring3",
+        }
+    }
+}
+
+/// The workloads measured today, in the order of the report.
+pub const WORKLOADS: [(&str, &str); 3] = [
+    (
+        "boot",
+        "Debian's cloud kernel, from launch to the first line of init",
+    ),
+    ("sh-loop", "busybox ash counting to 200,000"),
+    ("fork-exec", "300 times fork and exec of busybox true"),
+];
+
+/// Workloads that have a place in the report but no code yet.
+pub const ABSENT: [&str; 15] = [
+    "syscall",
+    "pipe",
+    "pagefault",
+    "sha256",
+    "qsort",
+    "hash",
+    "interp",
+    "str",
+    "matmul",
+    "fib",
+    "lz",
+    "vcall",
+    "tree",
+    "exits",
+    "smp",
+];
+
+/// Measures, prints the table, and leaves table, JSON and plot in `target/bench`.
+pub fn run(options: &Options) -> Result<()> {
+    if options.runs == 0 || options.peers.is_empty() {
+        bail!("nothing to measure: --runs and --peers must not be empty");
+    }
+    let assets = Assets::prepare(ring3_guest::assets::Freshness::Cached, &mut |step| {
+        eprintln!("bench: {step}")
+    })?;
+    let results = measure::all(options, &assets)?;
+    let report = report::Report::new(&results, &assets)?;
+    let dir = places::target().join("bench");
+    std::fs::create_dir_all(&dir)?;
+    let table = report.table();
+    println!("\n{table}");
+    std::fs::write(dir.join("bench.txt"), &table)?;
+    std::fs::write(dir.join("bench.json"), report.json()?)?;
+    std::fs::write(dir.join("bench.svg"), plot::svg(&report))?;
+    println!("written to {}: bench.txt, bench.json, bench.svg", dir.display());
+    if !results.failures.is_empty() {
+        bail!("{} of the runs failed", results.failures.len());
+    }
+    Ok(())
+}

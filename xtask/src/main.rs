@@ -1,3 +1,117 @@
-//! The one door: `cargo xtask ci` and its companions.
+//! The one door: `cargo xtask ci` and the commands it is made of.
+//!
+//! Needs no privileges and no `/dev/kvm`. What a run skips it names with the reason.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod ci;
+mod demo;
+mod kvm_ioctls;
+mod lint;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use ring3_guest::assets::Freshness;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks, tests and measures ring3")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything below that can fail: lint, test, e2e, kvm-ioctls
+    Ci,
+    /// Format, clippy, layer directions, unsafe islands, file sizes, documents
+    Lint {
+        /// Leave out clippy, the only slow check
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Unit and integration tests of all crates
+    Test,
+    /// Debian boots under QEMU on ring3, and its devices, console and monitor work
+    E2e {
+        /// ring3, tcg (shows that the tests themselves are right) or kvm (the machine's own)
+        #[arg(long, default_value = "ring3")]
+        accel: String,
+        /// Run only the tests whose name contains this
+        filter: Option<String>,
+    },
+    /// The kvm-ioctls crate's own tests under `ring3 run`
+    KvmIoctls {
+        /// Run only the tests whose name contains this, and judge only those
+        filter: Option<String>,
+    },
+    /// Fetch the guest's kernel and busybox from Debian, and build the initramfs
+    Assets {
+        /// Look for a newer kernel package than the one already fetched
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Time the workloads natively, under QEMU's TCG and under ring3
+    Bench(ring3_benches::Options),
+    /// Boot Debian's kernel under QEMU on ring3 to a shell on this terminal
+    Demo {
+        /// Virtual processors
+        #[arg(long, default_value_t = 1)]
+        cpus: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Ci => ci::everything(),
+        Task::Lint { quick } => lint::all(if quick {
+            lint::Depth::Quick
+        } else {
+            lint::Depth::Full
+        }),
+        Task::Test => ci::test().and_then(|tally| tally.verdict()),
+        Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::Assets { refresh } => assets(if refresh {
+            Freshness::Newest
+        } else {
+            Freshness::Cached
+        }),
+        Task::Bench(options) => {
+            ci::build_ring3()?;
+            ring3_benches::run(&options)
+        }
+        Task::Demo { cpus } => demo::run(cpus),
+    }
+}
+
+fn assets(freshness: Freshness) -> Result<()> {
+    let assets = ring3_guest::Assets::prepare(freshness, &mut |step| eprintln!("assets: {step}"))?;
+    println!("kernel package  {}", assets.kernel_package);
+    println!("kernel          {}", assets.kernel.display());
+    println!("initramfs       {}", assets.initramfs.display());
+    println!("busybox         {}", assets.busybox.display());
+    Ok(())
+}
+
+/// The subcommands, as the document check sees them.
+fn subcommands() -> Vec<String> {
+    use clap::CommandFactory;
+    Arguments::command()
+        .get_subcommands()
+        .map(|command| command.get_name().to_string())
+        .collect()
+}

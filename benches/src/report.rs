@@ -1,0 +1,248 @@
+//! Medians, ratios, and the table and JSON made of them.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use anyhow::Result;
+use ring3_guest::{Assets, places};
+use serde::Serialize;
+
+use crate::measure::{Counts, Results};
+use crate::{ABSENT, Peer, WORKLOADS};
+
+/// All that is said about a run of the benchmarks.
+#[derive(Serialize)]
+pub struct Report {
+    /// What was compared, versions included.
+    pub compared: Vec<String>,
+    pub rows: Vec<Row>,
+    pub counts: Counts,
+    pub sh_loop_instructions: Option<u64>,
+    /// Guest instructions per second of ring3 on sh-loop, in millions.
+    pub ring3_million_instructions_per_second: Option<f64>,
+    pub absent: Vec<&'static str>,
+    pub failures: Vec<String>,
+}
+
+/// One workload.
+#[derive(Serialize)]
+pub struct Row {
+    pub workload: &'static str,
+    pub what: &'static str,
+    pub cells: Vec<Cell>,
+    /// Median of ring3 over median of TCG.
+    pub ring3_over_tcg: Option<f64>,
+}
+
+/// One workload on one peer.
+#[derive(Serialize)]
+pub struct Cell {
+    pub peer: &'static str,
+    pub seconds: Vec<f64>,
+    pub median: f64,
+    pub over_native: Option<f64>,
+}
+
+impl Report {
+    pub fn new(results: &Results, assets: &Assets) -> Result<Self> {
+        let rows: Vec<Row> = WORKLOADS
+            .iter()
+            .map(|(workload, what)| row(results, workload, what))
+            .collect();
+        let sh_loop_instructions = results.counts.sh_loop_instructions();
+        let ring3_time = results
+            .seconds
+            .get(&("sh-loop", Peer::Ring3))
+            .and_then(|times| median(times));
+        let rate = sh_loop_instructions
+            .zip(ring3_time)
+            .map(|(count, time)| count as f64 / time / 1e6);
+        Ok(Self {
+            compared: compared(assets),
+            rows,
+            counts: results.counts,
+            sh_loop_instructions,
+            ring3_million_instructions_per_second: rate,
+            absent: ABSENT.to_vec(),
+            failures: results.failures.clone(),
+        })
+    }
+
+    pub fn json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let mut line = |text: String| {
+            let _ = writeln!(out, "{}", text.trim_end());
+        };
+        for compared in &self.compared {
+            line(compared.clone());
+        }
+        line(String::new());
+        line(format!(
+            "{:<10} {:<7} {:>9} {:>18} {:>9}  runs",
+            "workload", "peer", "median s", "min..max", "x native"
+        ));
+        for row in &self.rows {
+            for cell in &row.cells {
+                let over = cell
+                    .over_native
+                    .map_or_else(|| "-".to_string(), |ratio| format!("{ratio:.1}"));
+                let (low, high) = range(&cell.seconds);
+                line(format!(
+                    "{:<10} {:<7} {:>9.3} {:>18} {:>9}  {}",
+                    row.workload,
+                    cell.peer,
+                    cell.median,
+                    format!("{low:.3}..{high:.3}"),
+                    over,
+                    cell.seconds.len()
+                ));
+            }
+        }
+        line(String::new());
+        for row in &self.rows {
+            if let Some(ratio) = row.ring3_over_tcg {
+                line(format!(
+                    "ring3 takes {ratio:.2} times as long as TCG on {} ({})",
+                    row.workload, row.what
+                ));
+            }
+        }
+        line(
+            match (
+                self.ring3_million_instructions_per_second,
+                self.sh_loop_instructions,
+            ) {
+                (Some(rate), Some(count)) => {
+                    format!(
+                        "ring3 runs {rate:.1} million guest instructions a second on sh-loop ({count} instructions)"
+                    )
+                }
+                _ => "guest instructions a second: not reported".to_string(),
+            },
+        );
+        for failure in &self.failures {
+            line(format!("failed: {failure}"));
+        }
+        line(format!(
+            "not measured yet: {}; a real KVM",
+            self.absent.join(", ")
+        ));
+        out
+    }
+}
+
+fn row(results: &Results, workload: &'static str, what: &'static str) -> Row {
+    let median_of = |peer| {
+        results
+            .seconds
+            .get(&(workload, peer))
+            .and_then(|times| median(times))
+    };
+    let native = median_of(Peer::Native);
+    let cells = [Peer::Native, Peer::Tcg, Peer::Ring3]
+        .into_iter()
+        .filter_map(|peer| {
+            let seconds = results.seconds.get(&(workload, peer))?.clone();
+            let median = median(&seconds)?;
+            let over_native = native.map(|native| median / native);
+            Some(Cell {
+                peer: peer.name(),
+                seconds,
+                median,
+                over_native,
+            })
+        })
+        .collect();
+    let ring3_over_tcg = median_of(Peer::Ring3)
+        .zip(median_of(Peer::Tcg))
+        .map(|(ring3, tcg)| ring3 / tcg);
+    Row {
+        workload,
+        what,
+        cells,
+        ring3_over_tcg,
+    }
+}
+
+/// The middle value, or the mean of the two middle ones.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(sorted[middle]),
+        _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
+    }
+}
+
+fn range(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| {
+        (low.min(*value), high.max(*value))
+    })
+}
+
+fn compared(assets: &Assets) -> Vec<String> {
+    let first_line = |command: &mut Command| {
+        let output = command.current_dir(places::workspace()).output().ok()?;
+        String::from_utf8(output.stdout)
+            .ok()?
+            .lines()
+            .next()
+            .map(str::to_string)
+    };
+    let unknown = || "unknown".to_string();
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("model name"))?
+                .to_string();
+            Some(line.split(':').nth(1)?.trim().to_string())
+        })
+        .unwrap_or_else(unknown);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let qemu = first_line(Command::new("qemu-system-x86_64").arg("--version")).unwrap_or_else(unknown);
+    let commit =
+        first_line(Command::new("git").args(["describe", "--always", "--dirty"])).unwrap_or_else(unknown);
+    vec![
+        format!("host    {cpu}, {cores} cores"),
+        "native  the guest's static busybox on the host".to_string(),
+        format!("tcg     {qemu}, -accel tcg -cpu max"),
+        format!("ring3   {commit}, the same QEMU, -accel kvm -cpu host"),
+        format!("guest   {}, 1 processor, 512 MiB", assets.kernel_package),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Results, median, row};
+    use crate::Peer;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0]), Some(2.5));
+    }
+
+    #[test]
+    fn ratios_are_of_medians() {
+        let mut results = Results::default();
+        results
+            .seconds
+            .insert(("sh-loop", Peer::Native), vec![1.0, 9.0, 1.0]);
+        results
+            .seconds
+            .insert(("sh-loop", Peer::Tcg), vec![10.0, 12.0, 11.0]);
+        results.seconds.insert(("sh-loop", Peer::Ring3), vec![22.0]);
+        let row = row(&results, "sh-loop", "");
+        assert_eq!(row.ring3_over_tcg, Some(2.0));
+        assert_eq!(row.cells[1].over_native, Some(11.0));
+    }
+}
