@@ -1,1 +1,26 @@
 //! An x86 processor that does not know it is inside KVM.
+//!
+//! [`Cpu`] holds the architectural [`State`] and executes guest code against a [`World`]: the memory, ports,
+//! MSRs and identification that the machine around it provides. The interpreter here is the reference for every
+//! other tier. Blocks of guest code are decoded once (`decode`), kept in a cache (`block`), and executed by one
+//! handler per operation (`exec`); guest memory is reached through a software TLB (`mmu`); exceptions,
+//! interrupts and task switches are delivered by `event`.
+#![forbid(unsafe_code)]
+
+pub mod block;
+pub mod core;
+pub mod decode;
+pub mod event;
+pub mod exec;
+pub mod fault;
+pub mod mmu;
+pub mod op;
+pub mod run;
+pub mod state;
+pub mod world;
+
+pub use crate::core::Core;
+pub use fault::{Fault, Step, Stop, Vector};
+pub use run::{Cpu, Leave};
+pub use state::State;
+pub use world::{Access, Backing, Memory, Pause, Platform, Ports, Posted, Refusal, World};

@@ -1,0 +1,166 @@
+//! The processor's working state: what operations act on.
+
+use crate::mmu::Mmu;
+use crate::state::{CR0_AM, CR4_SMAP, CS, SS, State, flags};
+use ring3_host::addr::GuestPhys;
+use ring3_host::native::NativeStep;
+
+/// Reasons to leave the running block after the current operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attention(pub u32);
+
+impl Attention {
+    /// The world posted an exit to its client.
+    pub const POSTED: u32 = 1;
+    /// HLT retired.
+    pub const HALT: u32 = 2;
+    /// Translations were dropped, or the mode or address space changed: look the next block up anew.
+    pub const RESYNC: u32 = 4;
+    /// A debug trap is to be delivered after this instruction: its DR6 bits are in `Core::debug_status`.
+    pub const DEBUG: u32 = 8;
+    /// An event window may have opened.
+    pub const WINDOW: u32 = 16;
+    /// The operation used answers of the client that are now spent.
+    pub const RETIRED: u32 = 32;
+}
+
+/// What the mode of operation means to decoding and execution; derived from the state by [`Core::refresh`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Size of code in bits: 16, 32 or 64.
+    pub code_bits: u8,
+    /// Size of a stack address in bytes: 2, 4 or 8.
+    pub stack_size: u8,
+    pub cpl: u8,
+    pub long: bool,
+    /// Segment loads do not read descriptors: real or virtual-8086 mode.
+    pub real_segments: bool,
+}
+
+impl Mode {
+    /// The part of the mode that a block's decoding depends on.
+    pub fn key(&self) -> u8 {
+        self.code_bits / 16 | self.stack_size << 4
+    }
+}
+
+/// Which event windows the caller wants to be told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    pub interrupt: bool,
+    pub nmi: bool,
+}
+
+/// What a debugger of the client's wants; see KVM_SET_GUEST_DEBUG.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DebugControl {
+    pub single_step: bool,
+    /// #BP goes to the client.
+    pub intercept_bp: bool,
+    /// #DB goes to the client.
+    pub intercept_db: bool,
+    /// These registers take the place of the guest's DR0-3 and DR7.
+    pub hardware: Option<([u64; 4], u64)>,
+}
+
+pub struct Core {
+    pub state: State,
+    pub mode: Mode,
+    pub mmu: Mmu,
+    pub attention: Attention,
+    pub windows: Windows,
+    pub debug: DebugControl,
+    /// Linear address of the last page fault raised and not yet delivered.
+    pub fault_address: u64,
+    /// DR6 bits of the last debug exception raised and not yet delivered.
+    pub debug_status: u64,
+    /// The guest-physical page the host could not reach.
+    pub lost_memory: GuestPhys,
+    /// Changes whenever a cached lookup of a block by RIP may no longer hold.
+    pub epoch: u32,
+    /// Pages whose translations must go (guest-physical page addresses); emptied by the run loop.
+    pub stale_code: Vec<GuestPhys>,
+    /// Host thunks of the operations that the host executes; [`crate::op::Op::imm`] indexes them.
+    pub native: Vec<NativeStep>,
+    /// Instructions retired since the processor was made.
+    pub instructions: u64,
+}
+
+impl Core {
+    pub fn new() -> Core {
+        let mut core = Core {
+            state: State::power_up(),
+            mode: Mode::default(),
+            mmu: Mmu::new(),
+            attention: Attention::default(),
+            windows: Windows::default(),
+            debug: DebugControl::default(),
+            fault_address: 0,
+            debug_status: 0,
+            lost_memory: GuestPhys(0),
+            epoch: 1,
+            stale_code: Vec::new(),
+            native: Vec::new(),
+            instructions: 0,
+        };
+        core.refresh();
+        core
+    }
+
+    /// Derives everything that depends on the mode; to be called after any change to CR0, CR4, EFER, CS, SS,
+    /// RFLAGS.VM or RFLAGS.AC.
+    pub fn refresh(&mut self) {
+        let state = &self.state;
+        let code64 = state.code64();
+        let mode = Mode {
+            code_bits: match (code64, state.seg[CS].attributes.big()) {
+                (true, _) => 64,
+                (false, true) => 32,
+                (false, false) => 16,
+            },
+            stack_size: match (code64, state.seg[SS].attributes.big()) {
+                (true, _) => 8,
+                (false, true) => 4,
+                (false, false) => 2,
+            },
+            cpl: state.cpl(),
+            long: state.long_mode(),
+            real_segments: state.real_segments(),
+        };
+        if mode != self.mode {
+            self.mode = mode;
+            self.resync();
+        }
+        self.refresh_access();
+    }
+
+    /// Derives the kind of address translation from CPL, RFLAGS.AC and the control registers.
+    #[inline]
+    pub fn refresh_access(&mut self) {
+        let state = &self.state;
+        let ac = state.flags.has(flags::AC);
+        let user = self.mode.cpl == 3;
+        let checked = user && ac && state.cr0 & CR0_AM != 0;
+        let open = !user && (ac || state.cr4 & CR4_SMAP == 0);
+        self.mmu.select(user, open, checked);
+    }
+
+    /// Makes the run loop look up the next block anew, after this operation.
+    #[inline]
+    pub fn resync(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.attention.0 |= Attention::RESYNC;
+    }
+
+    /// The guest changed its address space: cached translations of the current space are void.
+    pub fn flush_tlb(&mut self) {
+        self.mmu.flush_all();
+        self.resync();
+    }
+}
+
+impl Default for Core {
+    fn default() -> Core {
+        Core::new()
+    }
+}

@@ -1,0 +1,148 @@
+//! The tables of the software TLB.
+
+use ring3_host::addr::GuestPhys;
+use ring3_host::mem::HostPage;
+
+/// Address spaces whose translations are kept.
+pub const SLOTS: usize = 8;
+/// Classes of access per address space; see [`super::Class`].
+pub const CLASSES: usize = 4;
+const ENTRIES: usize = 1024;
+/// Beyond this many filled entries a table is cleared whole.
+const FEW: usize = 256;
+
+/// A tag no access matches: it is not canonical, and no 32-bit address comes near it.
+pub const INVALID: u64 = 0x0000_8000_0000_0000;
+
+/// The translation of one linear page. A tag is the page's linear address if the kind of access may go straight
+/// to `page`, or [`INVALID`].
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub read: u64,
+    pub write: u64,
+    pub execute: u64,
+    pub page: HostPage,
+}
+
+const EMPTY: Entry = Entry { read: INVALID, write: INVALID, execute: INVALID, page: HostPage::NULL };
+
+pub struct Table {
+    entries: [Entry; ENTRIES],
+    /// Guest-physical page of each entry.
+    gpa: [u64; ENTRIES],
+    filled: Vec<u16>,
+}
+
+#[inline(always)]
+fn index(linear: u64) -> usize {
+    (linear >> 12) as usize & (ENTRIES - 1)
+}
+
+impl Table {
+    pub fn empty() -> Box<Table> {
+        Box::new(Table { entries: [EMPTY; ENTRIES], gpa: [0; ENTRIES], filled: Vec::new() })
+    }
+
+    #[inline(always)]
+    pub fn entry(&self, linear: u64) -> &Entry {
+        &self.entries[index(linear)]
+    }
+
+    /// The guest-physical page of an entry just seen to match.
+    #[inline(always)]
+    pub fn gpa(&self, linear: u64) -> GuestPhys {
+        GuestPhys(self.gpa[index(linear)])
+    }
+
+    /// Enters a translation for the kinds of access asked for; the others stay if they are of the same page.
+    pub fn fill(&mut self, linear: u64, gpa: GuestPhys, page: HostPage, kinds: Kinds) {
+        let slot = index(linear);
+        let tag = linear & !0xfff;
+        let base = gpa.0 & !0xfff;
+        let entry = &mut self.entries[slot];
+        let known = entry.read == tag || entry.write == tag || entry.execute == tag;
+        if !known || entry.page != page || self.gpa[slot] != base {
+            if entry.read == INVALID && entry.write == INVALID && entry.execute == INVALID {
+                self.filled.push(slot as u16);
+            }
+            *entry = Entry { page, ..EMPTY };
+            self.gpa[slot] = base;
+        }
+        if kinds.read {
+            entry.read = tag;
+        }
+        if kinds.write {
+            entry.write = tag;
+        }
+        if kinds.execute {
+            entry.execute = tag;
+        }
+    }
+
+    pub fn clear(&mut self) {
+        if self.filled.len() > FEW {
+            self.entries.fill(EMPTY);
+        } else {
+            for slot in &self.filled {
+                self.entries[usize::from(*slot) & (ENTRIES - 1)] = EMPTY;
+            }
+        }
+        self.filled.clear();
+    }
+
+    pub fn clear_page(&mut self, linear: u64) {
+        let entry = &mut self.entries[index(linear)];
+        let tag = linear & !0xfff;
+        if entry.read == tag || entry.write == tag || entry.execute == tag {
+            // The slot stays in `filled`; clearing it twice does no harm, and it may be entered twice.
+            entry.read = INVALID;
+            entry.write = INVALID;
+            entry.execute = INVALID;
+        }
+    }
+
+    pub fn protect(&mut self, gpa: GuestPhys) {
+        let base = gpa.0 & !0xfff;
+        for slot in &self.filled {
+            let slot = usize::from(*slot) & (ENTRIES - 1);
+            if self.gpa[slot] == base {
+                self.entries[slot].write = INVALID;
+            }
+        }
+    }
+}
+
+/// Kinds of access that a translation is entered for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kinds {
+    pub read: bool,
+    pub write: bool,
+    pub execute: bool,
+}
+
+const PHYS_ENTRIES: usize = 256;
+
+/// Guest-physical page to host page, for reads of page tables.
+pub struct PhysCache {
+    entries: [(u64, HostPage); PHYS_ENTRIES],
+}
+
+impl PhysCache {
+    pub fn empty() -> Box<PhysCache> {
+        Box::new(PhysCache { entries: [(u64::MAX, HostPage::NULL); PHYS_ENTRIES] })
+    }
+
+    #[inline]
+    pub fn get(&self, gpa: u64) -> Option<HostPage> {
+        let (tag, page) = self.entries[(gpa >> 12) as usize & (PHYS_ENTRIES - 1)];
+        (tag == gpa & !0xfff).then_some(page)
+    }
+
+    pub fn put(&mut self, gpa: u64, page: HostPage) {
+        self.entries[(gpa >> 12) as usize & (PHYS_ENTRIES - 1)] = (gpa & !0xfff, page);
+    }
+
+    pub fn clear(&mut self) {
+        self.entries.fill((u64::MAX, HostPage::NULL));
+    }
+}
