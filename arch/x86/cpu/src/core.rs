@@ -66,6 +66,8 @@ pub struct DebugControl {
 pub struct Core {
     pub state: State,
     pub mode: Mode,
+    /// What a remembered lookup of a block depends on besides the address: the mode's key and the privilege.
+    pub context: u8,
     pub mmu: Mmu,
     pub attention: Attention,
     pub windows: Windows,
@@ -91,6 +93,7 @@ impl Core {
         let mut core = Core {
             state: State::power_up(),
             mode: Mode::default(),
+            context: 0,
             mmu: Mmu::new(),
             attention: Attention::default(),
             windows: Windows::default(),
@@ -129,7 +132,8 @@ impl Core {
         };
         if mode != self.mode {
             self.mode = mode;
-            self.resync();
+            self.context = mode.key() | u8::from(mode.cpl == 3) << 3;
+            self.attention.0 |= Attention::RESYNC;
         }
         self.refresh_access();
     }

@@ -83,6 +83,8 @@ pub enum Stop {
     LostMemory,
     /// Nothing was committed: the instruction is beyond this processor's abilities.
     Unsupported,
+    /// Nothing was committed: the client's debugger wants this exception, see [`crate::core::DebugControl`].
+    Intercepted(u8),
     /// The processor shut down while delivering an event.
     TripleFault,
 }

@@ -198,3 +198,14 @@ pub fn ends_block(instr: &Instruction) -> bool {
                 | M::Les | M::Lfs | M::Lgs | M::Serialize | M::Vmcall | M::Vmmcall | M::Xsetbv
         )
 }
+
+/// Whether the handler of this instruction sets RIP itself, taken or not.
+pub fn sets_rip(instr: &Instruction) -> bool {
+    use iced_x86::{FlowControl, Mnemonic as M};
+    match instr.flow_control() {
+        FlowControl::Next | FlowControl::Exception | FlowControl::XbeginXabortXend => false,
+        // VMCALL and its kin count as calls; they fall through.
+        FlowControl::Call => !matches!(instr.mnemonic(), M::Vmcall | M::Vmmcall),
+        _ => true,
+    }
+}

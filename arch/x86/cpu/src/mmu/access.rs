@@ -388,6 +388,12 @@ impl Core {
         Ok((part.gpa, part.backing))
     }
 
+    /// Whether the translation of an instruction fetch at `linear` is in the TLB.
+    pub(crate) fn has_fetch_entry(&self, linear: u64) -> bool {
+        let class = if self.mode.cpl == 3 { Class::User } else { Class::Supervisor };
+        self.mmu.table_ref(class).entry(linear).execute == linear & !0xfff
+    }
+
     /// Translates for KVM_TRANSLATE and debuggers: reads the page tables as they are, without a trace.
     pub fn translate(&mut self, world: &mut dyn World, linear: u64) -> Option<GuestPhys> {
         let fault_address = self.fault_address;

@@ -1,0 +1,353 @@
+//! The processor's run loop: find a block, execute it, deal with what stopped it.
+
+use crate::block::{Block, Blocks};
+use crate::core::Attention;
+use crate::event::Event;
+use crate::state::{DR6_BS, DR7_ENABLES, Interruptibility, RIP_SLOT, flags};
+use crate::world::World;
+use crate::{Core, Fault, Step, Stop, Vector};
+use ring3_host::addr::GuestPhys;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Why the processor stopped running guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// The kick word is not zero.
+    Kicked,
+    /// The world holds an exit for its client.
+    Paused,
+    /// HLT retired.
+    Halted,
+    TripleFault,
+    /// An external interrupt could be delivered now, and the caller asked to be told.
+    InterruptWindow,
+    NmiWindow,
+    /// A debug event that the client wants: the exception vector and DR6's bits; nothing was delivered.
+    Debug { vector: u8, dr6: u64 },
+    /// The instruction at RIP is beyond this processor's abilities.
+    Unsupported,
+    /// Guest memory could not be reached by the host, in this page.
+    LostMemory(GuestPhys),
+}
+
+pub struct Cpu {
+    pub core: Core,
+    blocks: Blocks,
+}
+
+/// How the execution of a block ended.
+enum Ended {
+    /// At its end, or early because something wants attention. RIP is right.
+    Retired,
+    /// By a stop of the operation at RIP.
+    Stopped(Stop),
+}
+
+impl Cpu {
+    pub fn new() -> Cpu {
+        Cpu { core: Core::new(), blocks: Blocks::new() }
+    }
+
+    /// Runs guest code until there is a reason to leave. The kick word is looked at before each block.
+    pub fn run(&mut self, world: &mut dyn World, kick: &AtomicU32) -> Leave {
+        if let Some(leave) = self.open_window() {
+            return leave;
+        }
+        loop {
+            if kick.load(Ordering::Acquire) != 0 {
+                return Leave::Kicked;
+            }
+            let result = if self.core.is_careful() { self.careful_step(world) } else { self.step(world) };
+            if let Some(leave) = result {
+                return leave;
+            }
+        }
+    }
+
+    /// Executes one instruction (or one event's delivery), whatever the kick word says.
+    pub fn run_one(&mut self, world: &mut dyn World) -> Option<Leave> {
+        self.careful_step(world)
+    }
+
+    /// To be called when code of the client could have run: with paging off nothing else would have decoded code
+    /// compared with memory again.
+    pub fn client_ran(&mut self) {
+        if !self.core.state.paging() {
+            self.core.flush_tlb();
+        }
+    }
+
+    /// Another processor wrote to translated code in the page of `gpa`.
+    pub fn drop_code(&mut self, gpa: GuestPhys) {
+        self.blocks.drop_page(gpa);
+        self.core.resync();
+    }
+
+    fn step(&mut self, world: &mut dyn World) -> Option<Leave> {
+        let core = &mut self.core;
+        let ended = match self.blocks.find(core, world) {
+            Ok(index) => {
+                let block = self.blocks.get(index);
+                if core.fits_segment(block.len) {
+                    execute(core, block, world, usize::MAX)
+                } else {
+                    execute_to_limit(core, block, world)
+                }
+            }
+            Err(stop) => Ended::Stopped(stop),
+        };
+        if matches!(ended, Ended::Retired) && core.attention.0 == 0 {
+            return None;
+        }
+        self.settle(ended, world)
+    }
+
+    /// One instruction, with everything that is looked at only rarely: breakpoints, single step, shadows.
+    #[cold]
+    fn careful_step(&mut self, world: &mut dyn World) -> Option<Leave> {
+        let core = &mut self.core;
+        let before = core.state.interruptibility;
+        let stepping = core.state.flags.has(flags::TF) || core.debug.single_step;
+        let resume = core.state.flags.has(flags::RF);
+        if !resume && !before.mov_ss_shadow {
+            let hits = core.code_breakpoints();
+            if hits != 0 {
+                return self.debug_exception(hits, world);
+            }
+        }
+        let core = &mut self.core;
+        core.state.interruptibility = Interruptibility { nmi_blocked: before.nmi_blocked, ..Default::default() };
+        core.state.flags.system &= !flags::RF;
+        let ended = match self.blocks.find(core, world) {
+            Ok(index) => {
+                let block = self.blocks.get(index);
+                if core.fits_segment(block.ops.first().map_or(0, |op| op.next)) {
+                    execute(core, block, world, 1)
+                } else {
+                    Ended::Stopped(Fault::GP0.into())
+                }
+            }
+            Err(stop) => Ended::Stopped(stop),
+        };
+        if let Ended::Stopped(stop) = ended {
+            if resume && !matches!(stop, Stop::Again) {
+                core.state.flags.system |= flags::RF;
+            }
+            if matches!(stop, Stop::Pause) {
+                core.state.interruptibility = before;
+            }
+        }
+        let progressed = matches!(ended, Ended::Retired | Ended::Stopped(Stop::Again));
+        if progressed && stepping && !core.state.interruptibility.mov_ss_shadow {
+            core.debug_status |= DR6_BS;
+            core.attention.0 |= Attention::DEBUG;
+        }
+        self.settle(ended, world).or_else(|| self.open_window())
+    }
+
+    /// Deals with what ended a block, and with what its operations asked for.
+    fn settle(&mut self, ended: Ended, world: &mut dyn World) -> Option<Leave> {
+        let core = &mut self.core;
+        let attention = std::mem::take(&mut core.attention);
+        let has = |bit| attention.0 & bit != 0;
+        if !core.stale_code.is_empty() {
+            for gpa in std::mem::take(&mut core.stale_code) {
+                self.blocks.drop_page(gpa);
+            }
+        }
+        let paused = matches!(ended, Ended::Stopped(Stop::Pause));
+        if has(Attention::RETIRED) && !paused {
+            world.retired();
+        }
+        let mut leave = match ended {
+            Ended::Retired | Ended::Stopped(Stop::Again) => None,
+            Ended::Stopped(stop) => self.stopped(stop, world),
+        };
+        if has(Attention::DEBUG) && !paused && leave.is_none() {
+            let hits = std::mem::take(&mut self.core.debug_status);
+            leave = self.debug_exception(hits, world);
+        }
+        if has(Attention::POSTED) {
+            return Some(leave.unwrap_or(Leave::Paused));
+        }
+        if has(Attention::HALT) && leave.is_none() {
+            return Some(Leave::Halted);
+        }
+        if has(Attention::WINDOW) && leave.is_none() {
+            return self.open_window();
+        }
+        leave
+    }
+
+    fn stopped(&mut self, stop: Stop, world: &mut dyn World) -> Option<Leave> {
+        match stop {
+            Stop::Fault(fault) => {
+                if fault.vector == Vector::DB {
+                    let hits = std::mem::take(&mut self.core.debug_status);
+                    return self.debug_exception(hits, world);
+                }
+                let raised = self.core.raise(fault, world);
+                self.delivered(raised)
+            }
+            other => self.delivered(Err(other)),
+        }
+    }
+
+    /// What a delivery's outcome means to the run loop.
+    fn delivered(&mut self, outcome: Step) -> Option<Leave> {
+        match outcome {
+            Ok(()) | Err(Stop::Again) => None,
+            Err(Stop::Pause) => Some(Leave::Paused),
+            Err(Stop::LostMemory) => Some(Leave::LostMemory(self.core.lost_memory)),
+            Err(Stop::TripleFault) => Some(Leave::TripleFault),
+            Err(Stop::Intercepted(vector)) => Some(Leave::Debug { vector, dr6: 0 }),
+            // A fault during delivery was turned into #DF or shutdown already.
+            Err(Stop::Unsupported | Stop::Fault(_)) => Some(Leave::Unsupported),
+        }
+    }
+
+    /// #DB with these DR6 bits, to the client if it wants it, else to the guest.
+    fn debug_exception(&mut self, hits: u64, world: &mut dyn World) -> Option<Leave> {
+        let core = &mut self.core;
+        let stepped_by_client = core.debug.single_step && hits & DR6_BS != 0;
+        let watched_by_client = core.debug.hardware.is_some() && hits & 0xf != 0;
+        if core.debug.intercept_db || stepped_by_client || watched_by_client {
+            return Some(Leave::Debug { vector: Vector::DB as u8, dr6: hits });
+        }
+        core.debug_status = hits;
+        let raised = core.raise(Fault::plain(Vector::DB), world);
+        self.delivered(raised)
+    }
+
+    /// Whether an event that the caller waits for could be delivered at this boundary.
+    fn open_window(&mut self) -> Option<Leave> {
+        let core = &self.core;
+        if core.windows.nmi && core.accepts_nmi() {
+            return Some(Leave::NmiWindow);
+        }
+        if core.windows.interrupt && core.accepts_interrupts() {
+            return Some(Leave::InterruptWindow);
+        }
+        None
+    }
+
+    /// Delivers an interrupt or exception at the current instruction boundary.
+    pub fn deliver(&mut self, event: Event, world: &mut dyn World) -> Option<Leave> {
+        let outcome = self.core.deliver(event, world);
+        self.delivered(outcome)
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Cpu {
+        Cpu::new()
+    }
+}
+
+impl Core {
+    /// Whether the next instruction needs the careful way.
+    #[inline(always)]
+    fn is_careful(&self) -> bool {
+        let shadows = self.state.interruptibility;
+        self.state.flags.system & (flags::TF | flags::RF) != 0
+            || shadows.sti_shadow
+            || shadows.mov_ss_shadow
+            || self.debug.single_step
+            || self.debug.hardware.is_some()
+            || self.state.dr7 & DR7_ENABLES != 0
+    }
+
+    /// Whether RFLAGS.IF and the shadows let an external interrupt in.
+    pub fn accepts_interrupts(&self) -> bool {
+        let shadows = self.state.interruptibility;
+        self.state.flags.has(flags::IF) && !shadows.sti_shadow && !shadows.mov_ss_shadow
+    }
+
+    pub fn accepts_nmi(&self) -> bool {
+        let shadows = self.state.interruptibility;
+        !shadows.nmi_blocked && !shadows.mov_ss_shadow && !shadows.sti_shadow
+    }
+
+    /// The linear address of the instruction at RIP.
+    #[inline(always)]
+    pub fn code_address(&self) -> u64 {
+        if self.mode.code_bits == 64 {
+            self.state.rip
+        } else {
+            self.state.seg[crate::state::CS].base.wrapping_add(self.state.rip) & 0xffff_ffff
+        }
+    }
+
+    /// Whether `len` bytes at RIP lie inside the code segment.
+    #[inline(always)]
+    fn fits_segment(&self, len: u16) -> bool {
+        self.mode.code_bits == 64
+            || self.state.rip + u64::from(len.max(1)) - 1 <= u64::from(self.state.seg[crate::state::CS].limit)
+    }
+
+    fn code_breakpoints(&self) -> u64 {
+        let (addresses, control) = self.debug_registers();
+        if control & DR7_ENABLES == 0 {
+            return 0;
+        }
+        let linear = self.code_address();
+        (0..4)
+            .filter(|n| {
+                let enabled = control >> (2 * n) & 3 != 0;
+                let execute = control >> (16 + 4 * n) & 3 == 0;
+                enabled && execute && addresses[*n] == linear
+            })
+            .fold(0, |hits, n| hits | 1 << n)
+    }
+
+    #[inline(always)]
+    fn mask_rip(&self, rip: u64) -> u64 {
+        match self.mode.code_bits {
+            64 => rip,
+            32 => rip & 0xffff_ffff,
+            _ => rip & 0xffff,
+        }
+    }
+}
+
+/// Executes at most `limit` operations of a block.
+#[inline(always)]
+fn execute(core: &mut Core, block: &Block, world: &mut dyn World, limit: usize) -> Ended {
+    let base = core.state.rip;
+    core.state.gpr[usize::from(RIP_SLOT)] = base;
+    let count = block.ops.len().min(limit);
+    for (done, op) in block.ops[..count].iter().enumerate() {
+        match (op.run)(core, op, world) {
+            Ok(()) => {
+                if core.attention.0 != 0 {
+                    if done + 1 < block.ops.len() || !block.branches {
+                        core.state.rip = core.mask_rip(base.wrapping_add(u64::from(op.next)));
+                    }
+                    core.instructions += done as u64 + 1;
+                    return Ended::Retired;
+                }
+            }
+            Err(stop) => {
+                core.state.rip = core.mask_rip(base.wrapping_add(u64::from(op.start)));
+                core.instructions += done as u64;
+                return Ended::Stopped(stop);
+            }
+        }
+    }
+    if count < block.ops.len() || !block.branches {
+        let next = block.ops[..count].last().map_or(0, |op| op.next);
+        core.state.rip = core.mask_rip(base.wrapping_add(u64::from(next)));
+    }
+    core.instructions += count as u64;
+    Ended::Retired
+}
+
+/// Executes the part of a block that lies inside the code segment.
+#[cold]
+fn execute_to_limit(core: &mut Core, block: &Block, world: &mut dyn World) -> Ended {
+    let fitting = block.ops.iter().take_while(|op| core.fits_segment(op.next)).count();
+    if fitting == 0 {
+        return Ended::Stopped(Fault::GP0.into());
+    }
+    execute(core, block, world, fitting)
+}
