@@ -229,6 +229,9 @@ pub(crate) unsafe fn copy(to: u64, from: u64, len: usize) -> Result<(), HostFaul
 pub struct HostPage(u64);
 
 impl HostPage {
+    /// A page that is not there: every access to it is a fault.
+    pub const NULL: HostPage = HostPage(0);
+
     /// Reads the word at `offset`. A word that does not fit the page is a fault.
     #[inline(always)]
     pub fn load<T: Word>(self, offset: usize) -> Result<T, HostFault> {

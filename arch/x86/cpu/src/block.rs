@@ -56,7 +56,12 @@ pub struct Blocks {
     jumps: Box<[Jump]>,
 }
 
-const NO_JUMP: Jump = Jump { linear: u64::MAX, epoch: 0, block: 0, context: 0 };
+const NO_JUMP: Jump = Jump {
+    linear: u64::MAX,
+    epoch: 0,
+    block: 0,
+    context: 0,
+};
 
 impl Blocks {
     pub fn new() -> Blocks {
@@ -113,8 +118,12 @@ impl Blocks {
             None => self.decode(core, world, linear, gpa)?,
         };
         // `epoch` may have moved on while pages were fetched; what was found is good as of now.
-        self.jumps[Self::jump_slot(linear)] =
-            Jump { linear, epoch: core.epoch, block, context: core.context };
+        self.jumps[Self::jump_slot(linear)] = Jump {
+            linear,
+            epoch: core.epoch,
+            block,
+            context: core.context,
+        };
         Ok(block)
     }
 
@@ -135,7 +144,9 @@ impl Blocks {
     /// Drops the blocks of a page if its bytes are no longer those they were made from.
     fn validate(&mut self, gpa: GuestPhys, page: HostPage) -> Result<(), ring3_host::mem::HostFault> {
         let base = gpa.0 & !0xfff;
-        let Some(code) = self.pages.get(&base) else { return Ok(()) };
+        let Some(code) = self.pages.get(&base) else {
+            return Ok(());
+        };
         let mut now = [0; 64];
         for line in 0..64 {
             if code.lines >> line & 1 != 0 {
@@ -151,7 +162,9 @@ impl Blocks {
 
     /// Drops every block made from the page of `gpa`.
     pub fn drop_page(&mut self, gpa: GuestPhys) {
-        let Some(code) = self.pages.remove(&(gpa.0 & !0xfff)) else { return };
+        let Some(code) = self.pages.remove(&(gpa.0 & !0xfff)) else {
+            return;
+        };
         for index in code.blocks {
             let block = &mut self.slab[index as usize];
             if self.by_address.get(&(block.start, block.key)) == Some(&index) {
@@ -182,13 +195,15 @@ impl Blocks {
         if self.slab.len() - self.free.len() >= MAX_BLOCKS {
             self.clear();
             core.native.clear();
+            core.indexed.clear();
             core.resync();
         }
         let offset = (linear & 0xfff) as usize;
         let (_, page) = self.fetch(core, world, linear)?;
         let mut bytes = [0; 4096];
         loop {
-            page.read(offset, &mut bytes[offset..]).map_err(|_| core.lost(gpa.0))?;
+            page.read(offset, &mut bytes[offset..])
+                .map_err(|_| core.lost(gpa.0))?;
             let (mut ops, mut len, branches) = decode_ops(core, &bytes[offset..]);
             let mut second = None;
             let mut branches = branches;
@@ -206,7 +221,8 @@ impl Blocks {
             }
             // The bytes may have changed before the page was marked.
             let mut again = [0; 4096];
-            page.read(offset, &mut again[offset..]).map_err(|_| core.lost(gpa.0))?;
+            page.read(offset, &mut again[offset..])
+                .map_err(|_| core.lost(gpa.0))?;
             if again[offset..offset + in_page] != bytes[offset..offset + in_page] {
                 continue;
             }
@@ -219,12 +235,14 @@ impl Blocks {
                 second,
             };
             let index = self.insert(block);
-            self.note_page(gpa.0 & !0xfff, index, page, line_mask(offset, in_page)).map_err(|_| core.lost(gpa.0))?;
+            self.note_page(gpa.0 & !0xfff, index, page, line_mask(offset, in_page))
+                .map_err(|_| core.lost(gpa.0))?;
             if let Some(second) = second {
                 let next = (linear & !0xfff).wrapping_add(4096);
                 let (_, page) = self.fetch(core, world, next)?;
                 let lines = line_mask(0, len - in_page);
-                self.note_page(second, index, page, lines).map_err(|_| core.lost(second))?;
+                self.note_page(second, index, page, lines)
+                    .map_err(|_| core.lost(second))?;
             }
             return Ok(index);
         }
@@ -250,7 +268,8 @@ impl Blocks {
             let next = (linear & !0xfff).wrapping_add(4096);
             let next = if bits == 64 { next } else { next & 0xffff_ffff };
             let (gpa, page) = self.fetch(core, world, next)?;
-            page.read(0, &mut bytes[had..had + MAX_INSTRUCTION]).map_err(|_| core.lost(gpa.0))?;
+            page.read(0, &mut bytes[had..had + MAX_INSTRUCTION])
+                .map_err(|_| core.lost(gpa.0))?;
             len = had + MAX_INSTRUCTION;
             second = Some(gpa.0 & !0xfff);
         }

@@ -3,7 +3,8 @@
 use crate::mmu::Mmu;
 use crate::state::{CR0_AM, CR4_SMAP, CS, SS, State, flags};
 use ring3_host::addr::GuestPhys;
-use ring3_host::native::NativeStep;
+use ring3_host::native::gather::Indexed;
+use ring3_host::native::{NativeFrame, NativeStep};
 
 /// Reasons to leave the running block after the current operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +85,10 @@ pub struct Core {
     pub stale_code: Vec<GuestPhys>,
     /// Host thunks of the operations that the host executes; [`crate::op::Op::imm`] indexes them.
     pub native: Vec<NativeStep>,
+    /// Gathers and scatters, likewise.
+    pub indexed: Vec<Indexed>,
+    /// Scratch of the host thunks.
+    pub frame: Box<NativeFrame>,
     /// Instructions retired since the processor was made.
     pub instructions: u64,
 }
@@ -104,6 +109,8 @@ impl Core {
             epoch: 1,
             stale_code: Vec::new(),
             native: Vec::new(),
+            indexed: Vec::new(),
+            frame: Box::default(),
             instructions: 0,
         };
         core.refresh();

@@ -39,12 +39,20 @@ pub struct Fault {
 impl Fault {
     /// A fault that pushes no error code.
     pub const fn plain(vector: Vector) -> Fault {
-        Fault { vector, has_error: false, error: 0 }
+        Fault {
+            vector,
+            has_error: false,
+            error: 0,
+        }
     }
 
     /// A fault that pushes an error code (dropped in real mode by the delivery).
     pub const fn with(vector: Vector, error: u32) -> Fault {
-        Fault { vector, has_error: true, error }
+        Fault {
+            vector,
+            has_error: true,
+            error,
+        }
     }
 
     pub const UD: Fault = Fault::plain(Vector::UD);

@@ -17,6 +17,8 @@ pub mod mmu;
 pub mod op;
 pub mod run;
 pub mod state;
+#[doc(hidden)]
+pub mod testing;
 pub mod world;
 
 pub use crate::core::Core;

@@ -23,7 +23,10 @@ pub enum Leave {
     InterruptWindow,
     NmiWindow,
     /// A debug event that the client wants: the exception vector and DR6's bits; nothing was delivered.
-    Debug { vector: u8, dr6: u64 },
+    Debug {
+        vector: u8,
+        dr6: u64,
+    },
     /// The instruction at RIP is beyond this processor's abilities.
     Unsupported,
     /// Guest memory could not be reached by the host, in this page.
@@ -45,7 +48,10 @@ enum Ended {
 
 impl Cpu {
     pub fn new() -> Cpu {
-        Cpu { core: Core::new(), blocks: Blocks::new() }
+        Cpu {
+            core: Core::new(),
+            blocks: Blocks::new(),
+        }
     }
 
     /// Runs guest code until there is a reason to leave. The kick word is looked at before each block.
@@ -57,7 +63,11 @@ impl Cpu {
             if kick.load(Ordering::Acquire) != 0 {
                 return Leave::Kicked;
             }
-            let result = if self.core.is_careful() { self.careful_step(world) } else { self.step(world) };
+            let result = if self.core.is_careful() {
+                self.careful_step(world)
+            } else {
+                self.step(world)
+            };
             if let Some(leave) = result {
                 return leave;
             }
@@ -116,7 +126,10 @@ impl Cpu {
             }
         }
         let core = &mut self.core;
-        core.state.interruptibility = Interruptibility { nmi_blocked: before.nmi_blocked, ..Default::default() };
+        core.state.interruptibility = Interruptibility {
+            nmi_blocked: before.nmi_blocked,
+            ..Default::default()
+        };
         core.state.flags.system &= !flags::RF;
         let ended = match self.blocks.find(core, world) {
             Ok(index) => {
@@ -212,7 +225,10 @@ impl Cpu {
         let stepped_by_client = core.debug.single_step && hits & DR6_BS != 0;
         let watched_by_client = core.debug.hardware.is_some() && hits & 0xf != 0;
         if core.debug.intercept_db || stepped_by_client || watched_by_client {
-            return Some(Leave::Debug { vector: Vector::DB as u8, dr6: hits });
+            return Some(Leave::Debug {
+                vector: Vector::DB as u8,
+                dr6: hits,
+            });
         }
         core.debug_status = hits;
         let raised = core.raise(Fault::plain(Vector::DB), world);
@@ -345,7 +361,11 @@ fn execute(core: &mut Core, block: &Block, world: &mut dyn World, limit: usize) 
 /// Executes the part of a block that lies inside the code segment.
 #[cold]
 fn execute_to_limit(core: &mut Core, block: &Block, world: &mut dyn World) -> Ended {
-    let fitting = block.ops.iter().take_while(|op| core.fits_segment(op.next)).count();
+    let fitting = block
+        .ops
+        .iter()
+        .take_while(|op| core.fits_segment(op.next))
+        .count();
     if fitting == 0 {
         return Ended::Stopped(Fault::GP0.into());
     }

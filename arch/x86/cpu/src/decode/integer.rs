@@ -134,7 +134,11 @@ fn double_shift<const LEFT: bool>(instr: &Instruction, op: &mut Op) -> Option<Ha
     one_operand(instr, op)?;
     op.src = gpr(instr.op1_register())?;
     op.size = instr.op1_register().size() as u8;
-    op.imm = if instr.op2_kind() == OpKind::Register { u64::MAX } else { instr.immediate(2) };
+    op.imm = if instr.op2_kind() == OpKind::Register {
+        u64::MAX
+    } else {
+        instr.immediate(2)
+    };
     let memory = op.flags.has(OpFlags::MEMORY);
     Some(match (op.size, memory) {
         (2, false) => double_reg::<u16, LEFT>,
@@ -219,7 +223,11 @@ fn data(instr: &Instruction, op: &mut Op) -> Option<Handler> {
 fn extension<const SIGNED: bool>(instr: &Instruction, op: &mut Op) -> Option<Handler> {
     use moves::{extend_mem, extend_reg};
     let memory = op.flags.has(OpFlags::MEMORY);
-    let source = if memory { instr.memory_size().size() } else { instr.op1_register().size() };
+    let source = if memory {
+        instr.memory_size().size()
+    } else {
+        instr.op1_register().size()
+    };
     op.dst = gpr(instr.op0_register())?;
     op.size = instr.op0_register().size() as u8;
     if !memory {
@@ -263,13 +271,16 @@ fn condition_number(instr: &Instruction) -> Option<u64> {
 /// CMOVcc and SETcc.
 fn conditional(instr: &Instruction, op: &mut Op) -> Option<Handler> {
     use moves::{cmov_mem, cmov_reg, setcc_mem, setcc_reg};
-    let code = instr.code();
-    if code.is_setcc_code_() {
+    if is_setcc(instr.mnemonic()) {
         op.imm = condition_number(instr)?;
         one_operand(instr, op)?;
-        return Some(if op.flags.has(OpFlags::MEMORY) { setcc_mem } else { setcc_reg });
+        return Some(if op.flags.has(OpFlags::MEMORY) {
+            setcc_mem
+        } else {
+            setcc_reg
+        });
     }
-    if code.is_cmov_code_() {
+    if is_cmov(instr.mnemonic()) {
         op.imm = condition_number(instr)?;
         return match two_operands_keep(instr, op)? {
             Form::RegReg => by_size!(op.size, cmov_reg),
@@ -287,22 +298,48 @@ fn two_operands_keep(instr: &Instruction, op: &mut Op) -> Option<Form> {
     form
 }
 
-trait ConditionalCode {
-    fn is_setcc_code_(self) -> bool;
-    fn is_cmov_code_(self) -> bool;
+fn is_setcc(mnemonic: M) -> bool {
+    matches!(
+        mnemonic,
+        M::Seto
+            | M::Setno
+            | M::Setb
+            | M::Setae
+            | M::Sete
+            | M::Setne
+            | M::Setbe
+            | M::Seta
+            | M::Sets
+            | M::Setns
+            | M::Setp
+            | M::Setnp
+            | M::Setl
+            | M::Setge
+            | M::Setle
+            | M::Setg
+    )
 }
 
-impl ConditionalCode for iced_x86::Code {
-    fn is_setcc_code_(self) -> bool {
-        self.is_setcc()
-    }
-    fn is_cmov_code_(self) -> bool {
-        matches!(
-            self.mnemonic(),
-            M::Cmovo | M::Cmovno | M::Cmovb | M::Cmovae | M::Cmove | M::Cmovne | M::Cmovbe | M::Cmova | M::Cmovs
-                | M::Cmovns | M::Cmovp | M::Cmovnp | M::Cmovl | M::Cmovge | M::Cmovle | M::Cmovg
-        )
-    }
+fn is_cmov(mnemonic: M) -> bool {
+    matches!(
+        mnemonic,
+        M::Cmovo
+            | M::Cmovno
+            | M::Cmovb
+            | M::Cmovae
+            | M::Cmove
+            | M::Cmovne
+            | M::Cmovbe
+            | M::Cmova
+            | M::Cmovs
+            | M::Cmovns
+            | M::Cmovp
+            | M::Cmovnp
+            | M::Cmovl
+            | M::Cmovge
+            | M::Cmovle
+            | M::Cmovg
+    )
 }
 
 fn bit_work(instr: &Instruction, op: &mut Op) -> Option<Handler> {
@@ -410,9 +447,11 @@ fn flow(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Handler> {
         M::Jmp if direct != 0 => Some(branch::jmp),
         M::Call if direct != 0 => Some(branch::call),
         M::Jmp if instr.is_jmp_near_indirect() => indirect_size(op).map(|()| branch::jmp_indirect as Handler),
-        M::Call if instr.is_call_near_indirect() => indirect_size(op).map(|()| branch::call_indirect as Handler),
+        M::Call if instr.is_call_near_indirect() => {
+            indirect_size(op).map(|()| branch::call_indirect as Handler)
+        }
         M::Ret => {
-            op.size = instr.stack_pointer_increment_of_ret(mode);
+            op.size = return_width(instr, mode);
             if instr.op_count() == 1 {
                 op.imm = instr.immediate(0) & 0xffff;
             }
@@ -422,20 +461,14 @@ fn flow(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Handler> {
     }
 }
 
-trait RetSize {
-    fn stack_pointer_increment_of_ret(&self, mode: &Mode) -> u8;
-}
-
-impl RetSize for Instruction {
-    /// Width of the instruction pointer that a near return pops.
-    fn stack_pointer_increment_of_ret(&self, mode: &Mode) -> u8 {
-        use iced_x86::Code as C;
-        match self.code() {
-            C::Retnw | C::Retnw_imm16 => 2,
-            C::Retnd | C::Retnd_imm16 => 4,
-            C::Retnq | C::Retnq_imm16 => 8,
-            _ => mode.code_bits / 8,
-        }
+/// Width of the instruction pointer that a near return pops.
+fn return_width(instr: &Instruction, mode: &Mode) -> u8 {
+    use iced_x86::Code as C;
+    match instr.code() {
+        C::Retnw | C::Retnw_imm16 => 2,
+        C::Retnd | C::Retnd_imm16 => 4,
+        C::Retnq | C::Retnq_imm16 => 8,
+        _ => mode.code_bits / 8,
     }
 }
 

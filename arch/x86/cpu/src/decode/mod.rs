@@ -194,8 +194,23 @@ pub fn ends_block(instr: &Instruction) -> bool {
     loads_segment
         || matches!(
             instr.mnemonic(),
-            M::Sti | M::Popf | M::Popfd | M::Popfq | M::Stac | M::Clac | M::Cpuid | M::Hlt | M::Lss | M::Lds
-                | M::Les | M::Lfs | M::Lgs | M::Serialize | M::Vmcall | M::Vmmcall | M::Xsetbv
+            M::Sti
+                | M::Popf
+                | M::Popfd
+                | M::Popfq
+                | M::Stac
+                | M::Clac
+                | M::Cpuid
+                | M::Hlt
+                | M::Lss
+                | M::Lds
+                | M::Les
+                | M::Lfs
+                | M::Lgs
+                | M::Serialize
+                | M::Vmcall
+                | M::Vmmcall
+                | M::Xsetbv
         )
 }
 

@@ -40,7 +40,12 @@ pub fn select(instr: &Instruction, _mode: &Mode, op: &mut Op) -> Option<Handler>
         op.seg = 3;
     }
     // MOVS, STOS and LODS repeat alike under either prefix.
-    if op.flags.has(OpFlags::REPNE) && !matches!(instr.mnemonic(), M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq) {
+    if op.flags.has(OpFlags::REPNE)
+        && !matches!(
+            instr.mnemonic(),
+            M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq
+        )
+    {
         op.flags.0 = op.flags.0 & !OpFlags::REPNE | OpFlags::REP;
     }
     Some(handler)

@@ -6,12 +6,23 @@ use crate::{Core, Fault, Step, World};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A fault or trap of the instruction stream.
-    Exception { vector: u8, error: Option<u32> },
+    Exception {
+        vector: u8,
+        error: Option<u32>,
+    },
     /// INT n, INT3, INTO: checks the gate's DPL; `next` is the RIP after the instruction.
-    Software { vector: u8, next: u64 },
+    Software {
+        vector: u8,
+        next: u64,
+    },
     /// INT1: like a software interrupt, without the DPL check.
-    PrivilegedSoftware { vector: u8, next: u64 },
-    External { vector: u8 },
+    PrivilegedSoftware {
+        vector: u8,
+        next: u64,
+    },
+    External {
+        vector: u8,
+    },
     Nmi,
 }
 

@@ -160,7 +160,11 @@ macro_rules! unary {
 
 unary!(Inc, |a| a.wrapping_add(1), |f, a, r| f.set_inc(a, r));
 unary!(Dec, |a| a.wrapping_sub(1), |f, a, r| f.set_dec(a, r));
-unary!(Neg, |a| a.wrapping_neg(), |f, a, r| f.set_sub(T::from_u64(0), a, r));
+unary!(Neg, |a| a.wrapping_neg(), |f, a, r| f.set_sub(
+    T::from_u64(0),
+    a,
+    r
+));
 unary!(Not, |a| !a, |_, _, _| ());
 
 fn unary_reg<U: Unary, T: Width>(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
@@ -182,7 +186,11 @@ fn unary_mem<U: Unary, T: Width>(core: &mut Core, op: &Op, world: &mut dyn World
 /// The handler of `U` for a register or memory operand of `size` bytes.
 pub fn unary<U: Unary>(op: &Op) -> Option<Handler> {
     fn of<U: Unary, T: Width>(memory: bool) -> Handler {
-        if memory { unary_mem::<U, T> } else { unary_reg::<U, T> }
+        if memory {
+            unary_mem::<U, T>
+        } else {
+            unary_reg::<U, T>
+        }
     }
     let memory = op.flags.has(OpFlags::MEMORY);
     Some(match op.size {

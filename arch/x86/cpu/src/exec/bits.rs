@@ -23,7 +23,11 @@ fn change<T: Width, const KIND: u8>(old: T, mask: u64) -> T {
 
 /// Bit test of a register; the index is in register `op.src`, or in `op.imm` if `op.src` is 0xff.
 pub fn test_reg<T: Width, const KIND: u8>(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
-    let index = if op.src == 0xff { op.imm } else { core.reg::<T>(op.src).to_u64() };
+    let index = if op.src == 0xff {
+        op.imm
+    } else {
+        core.reg::<T>(op.src).to_u64()
+    };
     let mask = 1 << (index & u64::from(T::BITS - 1));
     let old = core.reg::<T>(op.dst);
     core.state.flags.set_cf(old.to_u64() & mask != 0);
@@ -73,7 +77,11 @@ pub fn scan<T: Width, const REVERSE: bool>(core: &mut Core, op: &Op, world: &mut
         core.state.flags.update(flags::ZF, flags::ZF);
         return Ok(());
     }
-    let index = if REVERSE { 63 - value.leading_zeros() } else { value.trailing_zeros() };
+    let index = if REVERSE {
+        63 - value.leading_zeros()
+    } else {
+        value.trailing_zeros()
+    };
     core.state.flags.update(flags::ZF, 0);
     core.set_reg(op.dst, T::from_u64(u64::from(index)));
     Ok(())
@@ -96,7 +104,9 @@ pub fn count_zeros<T: Width, const REVERSE: bool>(core: &mut Core, op: &Op, worl
 
 pub fn popcnt<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let value = operand::<T>(core, op, world)?.to_u64();
-    core.state.flags.set_arithmetic(if value == 0 { flags::ZF } else { 0 });
+    core.state
+        .flags
+        .set_arithmetic(if value == 0 { flags::ZF } else { 0 });
     core.set_reg(op.dst, T::from_u64(u64::from(value.count_ones())));
     Ok(())
 }

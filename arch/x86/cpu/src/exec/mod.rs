@@ -5,6 +5,7 @@ pub mod bits;
 pub mod branch;
 pub mod moves;
 pub mod muldiv;
+pub mod native;
 pub mod shift;
 pub mod stack;
 pub mod strings;

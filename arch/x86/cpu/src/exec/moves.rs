@@ -52,7 +52,11 @@ pub fn mov_mem_imm<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) ->
 /// MOVZX, MOVSX, MOVSXD from a register: `S` is the source's width, `op.size` the destination's.
 pub fn extend_reg<S: Width, const SIGNED: bool>(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
     let value = core.reg::<S>(op.src);
-    let wide = if SIGNED { value.sign_extend() } else { value.to_u64() };
+    let wide = if SIGNED {
+        value.sign_extend()
+    } else {
+        value.to_u64()
+    };
     core.set_reg_sized(op.dst, op.size, wide);
     Ok(())
 }
@@ -60,7 +64,11 @@ pub fn extend_reg<S: Width, const SIGNED: bool>(core: &mut Core, op: &Op, _: &mu
 pub fn extend_mem<S: Width, const SIGNED: bool>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let linear = core.address(op, S::BYTES, Access::Read)?;
     let value = core.read::<S>(world, linear, op.seg)?;
-    let wide = if SIGNED { value.sign_extend() } else { value.to_u64() };
+    let wide = if SIGNED {
+        value.sign_extend()
+    } else {
+        value.to_u64()
+    };
     core.set_reg_sized(op.dst, op.size, wide);
     Ok(())
 }
@@ -150,7 +158,9 @@ pub fn cmpxchg8b(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         core.set_reg(RAX as u8, seen as u32);
         core.set_reg(RDX as u8, (seen >> 32) as u32);
     }
-    core.state.flags.update(flags::ZF, if equal { flags::ZF } else { 0 });
+    core.state
+        .flags
+        .update(flags::ZF, if equal { flags::ZF } else { 0 });
     Ok(())
 }
 
@@ -168,7 +178,9 @@ pub fn cmpxchg16b(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         core.state.gpr[RAX] = seen as u64;
         core.state.gpr[RDX] = (seen >> 64) as u64;
     }
-    core.state.flags.update(flags::ZF, if equal { flags::ZF } else { 0 });
+    core.state
+        .flags
+        .update(flags::ZF, if equal { flags::ZF } else { 0 });
     Ok(())
 }
 
@@ -194,7 +206,11 @@ pub fn movbe_store<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) ->
 
 /// CMOVcc: `op.imm` is the condition. A 32-bit destination is cleared above even if nothing moves.
 pub fn cmov_reg<T: Width>(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
-    let from = if core.state.flags.condition(op.imm as u8) { op.src } else { op.dst };
+    let from = if core.state.flags.condition(op.imm as u8) {
+        op.src
+    } else {
+        op.dst
+    };
     core.set_reg(op.dst, core.reg::<T>(from));
     Ok(())
 }
@@ -202,7 +218,11 @@ pub fn cmov_reg<T: Width>(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
 pub fn cmov_mem<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let linear = core.address(op, T::BYTES, Access::Read)?;
     let value = core.read::<T>(world, linear, op.seg)?;
-    let value = if core.state.flags.condition(op.imm as u8) { value } else { core.reg(op.dst) };
+    let value = if core.state.flags.condition(op.imm as u8) {
+        value
+    } else {
+        core.reg(op.dst)
+    };
     core.set_reg(op.dst, value);
     Ok(())
 }
@@ -214,7 +234,12 @@ pub fn setcc_reg(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
 
 pub fn setcc_mem(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let linear = core.address(op, 1, Access::Write)?;
-    core.write(world, linear, op.seg, u8::from(core.state.flags.condition(op.imm as u8)))
+    core.write(
+        world,
+        linear,
+        op.seg,
+        u8::from(core.state.flags.condition(op.imm as u8)),
+    )
 }
 
 /// CBW, CWDE, CDQE: `op.size` is the result's size.
@@ -251,7 +276,9 @@ pub fn lahf(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
 
 pub fn sahf(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
     let bits = u64::from(core.reg::<u8>(crate::op::HIGH_BYTE));
-    core.state.flags.update(flags::SF | flags::ZF | flags::AF | flags::PF | flags::CF, bits);
+    core.state
+        .flags
+        .update(flags::SF | flags::ZF | flags::AF | flags::PF | flags::CF, bits);
     Ok(())
 }
 

@@ -32,7 +32,10 @@ fn set_pair<T: Width>(core: &mut Core, low: T, high: T) {
 pub fn mul<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let factor = operand::<T>(core, op, world)?;
     let product = u128::from(core.reg::<T>(0).to_u64()) * u128::from(factor.to_u64());
-    let (low, high) = (T::from_u64(product as u64), T::from_u64((product >> T::BITS) as u64));
+    let (low, high) = (
+        T::from_u64(product as u64),
+        T::from_u64((product >> T::BITS) as u64),
+    );
     let wide = high.to_u64() != 0;
     core.state.flags.set_result(low, wide, wide);
     set_pair(core, low, high);
@@ -154,7 +157,13 @@ pub fn decimal_adjust(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
     let old = core.reg::<u8>(0);
     let (old_cf, old_af) = (core.state.flags.cf(), core.state.flags.af());
     let subtract = op.imm != 0;
-    let apply = |value: u8, by: u8| if subtract { value.wrapping_sub(by) } else { value.wrapping_add(by) };
+    let apply = |value: u8, by: u8| {
+        if subtract {
+            value.wrapping_sub(by)
+        } else {
+            value.wrapping_add(by)
+        }
+    };
     let mut al = old;
     let mut carry = false;
     let low = old & 0xf > 9 || old_af;

@@ -92,7 +92,11 @@ impl Shift for Rcl {
     fn compute<T: Width>(value: T, count: u32, carry: bool) -> T {
         let wide = u128::from(value.to_u64()) | u128::from(carry) << T::BITS;
         let (c, width) = (count % (T::BITS + 1), T::BITS + 1);
-        T::from_u64(if c == 0 { wide } else { wide << c | wide >> (width - c) } as u64)
+        T::from_u64(if c == 0 {
+            wide
+        } else {
+            wide << c | wide >> (width - c)
+        } as u64)
     }
     #[inline(always)]
     fn flags<T: Width>(flags: &mut Flags, old: T, result: T, count: u32) {
@@ -110,13 +114,20 @@ impl Shift for Rcr {
     fn compute<T: Width>(value: T, count: u32, carry: bool) -> T {
         let wide = u128::from(value.to_u64()) | u128::from(carry) << T::BITS;
         let (c, width) = (count % (T::BITS + 1), T::BITS + 1);
-        T::from_u64(if c == 0 { wide } else { wide >> c | wide << (width - c) } as u64)
+        T::from_u64(if c == 0 {
+            wide
+        } else {
+            wide >> c | wide << (width - c)
+        } as u64)
     }
     #[inline(always)]
     fn flags<T: Width>(flags: &mut Flags, old: T, result: T, count: u32) {
         let c = count % (T::BITS + 1);
         if c != 0 {
-            flags.set_cf_of(bit(old.to_u64(), c - 1), top(result) != bit(result.to_u64(), T::BITS - 2));
+            flags.set_cf_of(
+                bit(old.to_u64(), c - 1),
+                top(result) != bit(result.to_u64(), T::BITS - 2),
+            );
         }
     }
 }
@@ -146,7 +157,13 @@ fn shift_mem<S: Shift, T: Width>(core: &mut Core, op: &Op, world: &mut dyn World
     let count = mask::<T>(count);
     let linear = core.address(op, T::BYTES, Access::Write)?;
     let carry = core.state.flags.cf();
-    let change = |old| if count == 0 { old } else { S::compute(old, count, carry) };
+    let change = |old| {
+        if count == 0 {
+            old
+        } else {
+            S::compute(old, count, carry)
+        }
+    };
     let old = core.modify::<T>(world, linear, op.seg, false, change)?;
     if count != 0 {
         S::flags(&mut core.state.flags, old, change(old), count);
@@ -194,19 +211,34 @@ fn double<T: Width, const LEFT: bool>(old: T, fill: T, count: u32) -> (T, bool) 
     let (o, f) = (u128::from(old.to_u64()), u128::from(fill.to_u64()));
     let bits = T::BITS;
     if LEFT {
-        let wide = if bits == 16 { o << 32 | f << 16 | o } else { o << bits | f };
+        let wide = if bits == 16 {
+            o << 32 | f << 16 | o
+        } else {
+            o << bits | f
+        };
         let width = if bits == 16 { 48 } else { 2 * bits };
         let shifted = wide << count;
-        (T::from_u64((shifted >> (width - bits)) as u64), wide >> (width - count) & 1 != 0)
+        (
+            T::from_u64((shifted >> (width - bits)) as u64),
+            wide >> (width - count) & 1 != 0,
+        )
     } else {
-        let wide = if bits == 16 { o << 32 | f << 16 | o } else { f << bits | o };
+        let wide = if bits == 16 {
+            o << 32 | f << 16 | o
+        } else {
+            f << bits | o
+        };
         (T::from_u64((wide >> count) as u64), wide >> (count - 1) & 1 != 0)
     }
 }
 
 fn double_count<T: Width>(core: &Core, op: &Op) -> u32 {
     // The decoder marks "by CL" with an immediate that no instruction can have.
-    let raw = if op.imm == u64::MAX { core.state.gpr[RCX] } else { op.imm };
+    let raw = if op.imm == u64::MAX {
+        core.state.gpr[RCX]
+    } else {
+        op.imm
+    };
     mask::<T>(raw)
 }
 
@@ -227,7 +259,13 @@ pub fn double_mem<T: Width, const LEFT: bool>(core: &mut Core, op: &Op, world: &
     let count = double_count::<T>(core, op);
     let fill = core.reg::<T>(op.src);
     let linear = core.address(op, T::BYTES, Access::Write)?;
-    let change = |old| if count == 0 { old } else { double::<T, LEFT>(old, fill, count).0 };
+    let change = |old| {
+        if count == 0 {
+            old
+        } else {
+            double::<T, LEFT>(old, fill, count).0
+        }
+    };
     let old = core.modify::<T>(world, linear, op.seg, false, change)?;
     if count != 0 {
         let (result, cf) = double::<T, LEFT>(old, fill, count);

@@ -107,11 +107,13 @@ pub fn pop_mem(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let value = core.peek(world, op.size, 0)?;
     let before = core.state.gpr[RSP];
     core.release(u64::from(op.size));
-    let stored = core.address(op, u64::from(op.size), Access::Write).and_then(|linear| match op.size {
-        2 => core.write::<u16>(world, linear, op.seg, value as u16),
-        4 => core.write::<u32>(world, linear, op.seg, value as u32),
-        _ => core.write::<u64>(world, linear, op.seg, value),
-    });
+    let stored = core
+        .address(op, u64::from(op.size), Access::Write)
+        .and_then(|linear| match op.size {
+            2 => core.write::<u16>(world, linear, op.seg, value as u16),
+            4 => core.write::<u32>(world, linear, op.seg, value as u32),
+            _ => core.write::<u64>(world, linear, op.seg, value),
+        });
     if stored.is_err() {
         core.state.gpr[RSP] = before;
     }

@@ -22,12 +22,20 @@ impl Core {
     #[inline(always)]
     fn advance(&mut self, register: usize, op: &Op, by: u64) {
         let value = self.state.gpr[register].wrapping_add(by);
-        self.set_reg_sized(register as u8, op.address_size, value & size_mask(op.address_size));
+        self.set_reg_sized(
+            register as u8,
+            op.address_size,
+            value & size_mask(op.address_size),
+        );
     }
 
     #[inline(always)]
     fn stride<T: Width>(&self) -> u64 {
-        if self.state.flags.has(flags::DF) { 0u64.wrapping_sub(T::BYTES) } else { T::BYTES }
+        if self.state.flags.has(flags::DF) {
+            0u64.wrapping_sub(T::BYTES)
+        } else {
+            T::BYTES
+        }
     }
 
     fn source<T: Width>(&self, op: &Op) -> Step<u64> {
@@ -135,7 +143,11 @@ pub fn lods<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 fn compare<T: Width>(core: &mut Core, op: &Op, a: T, b: T) -> bool {
     let difference = T::from_u64(a.to_u64().wrapping_sub(b.to_u64()));
     core.state.flags.set_sub(a, b, difference);
-    if op.flags.has(OpFlags::REPNE) { a == b } else { a != b }
+    if op.flags.has(OpFlags::REPNE) {
+        a == b
+    } else {
+        a != b
+    }
 }
 
 pub fn cmps<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
@@ -176,7 +188,9 @@ impl Core {
             return false;
         }
         let mut buffer = [0u8; 4096];
-        let Some(buffer) = buffer.get_mut(..len) else { return false };
+        let Some(buffer) = buffer.get_mut(..len) else {
+            return false;
+        };
         source.page.read(from, buffer).is_ok() && target.page.write(to, buffer).is_ok()
     }
 
@@ -189,7 +203,9 @@ impl Core {
         let mut buffer = [0u8; 4096];
         let bytes = value.to_u64().to_le_bytes();
         let len = (count * T::BYTES) as usize;
-        let Some(buffer) = buffer.get_mut(..len) else { return false };
+        let Some(buffer) = buffer.get_mut(..len) else {
+            return false;
+        };
         for piece in buffer.chunks_exact_mut(T::BYTES as usize) {
             piece.copy_from_slice(&bytes[..T::BYTES as usize]);
         }

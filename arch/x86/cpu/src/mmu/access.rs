@@ -63,7 +63,11 @@ impl Core {
     pub fn segmented(&self, seg: u8, offset: u64, size: u64, access: Access) -> Step<u64> {
         let segment = &self.state.seg[usize::from(seg).min(5)];
         if self.mode.code_bits == 64 {
-            return Ok(if usize::from(seg) >= FS { segment.base.wrapping_add(offset) } else { offset });
+            return Ok(if usize::from(seg) >= FS {
+                segment.base.wrapping_add(offset)
+            } else {
+                offset
+            });
         }
         let rights = segment.attributes;
         let allowed = self.mode.real_segments
@@ -114,7 +118,12 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn write_slow<T: Width>(&mut self, world: &mut dyn World, linear: u64, seg: u8, value: T) -> Step {
-        self.write_bytes(world, linear, &value.to_u64().to_le_bytes()[..T::BYTES as usize], seg)
+        self.write_bytes(
+            world,
+            linear,
+            &value.to_u64().to_le_bytes()[..T::BYTES as usize],
+            seg,
+        )
     }
 
     /// Replaces the value at a linear address by `change` of it and returns what was there. With `lock`, other
@@ -155,7 +164,8 @@ impl Core {
         if offset + size <= 4096 {
             let part = self.part(world, linear, Access::Write, self.privilege())?;
             if let Backing::Ram { page, direct } = part.backing {
-                let old = replace(page, offset, lock, &|old| change(old)).map_err(|_| self.lost(part.gpa.0))?;
+                let old =
+                    replace(page, offset, lock, &|old| change(old)).map_err(|_| self.lost(part.gpa.0))?;
                 self.note_write(world, part.gpa, size, direct);
                 self.watch(linear, size, Access::Write);
                 return Ok(old);
@@ -256,9 +266,7 @@ impl Core {
                 return Err(segment_fault(seg).into());
             }
         }
-        if self.mmu.class() == Class::Checked
-            && matches!(size, 2 | 4 | 8)
-            && linear & (size as u64 - 1) != 0
+        if self.mmu.class() == Class::Checked && matches!(size, 2 | 4 | 8) && linear & (size as u64 - 1) != 0
         {
             return Err(Fault::AC0.into());
         }
@@ -285,7 +293,8 @@ impl Core {
             let part = self.part(world, at, Access::Read, privilege)?;
             match part.backing {
                 Backing::Ram { page, .. } => {
-                    page.read((at & 0xfff) as usize, chunk).map_err(|_| self.lost(part.gpa.0))?;
+                    page.read((at & 0xfff) as usize, chunk)
+                        .map_err(|_| self.lost(part.gpa.0))?;
                 }
                 Backing::Mmio => {
                     for (index, piece) in chunk.chunks_mut(8).enumerate() {
@@ -312,7 +321,8 @@ impl Core {
             let part = self.part(world, at, Access::Write, privilege)?;
             match part.backing {
                 Backing::Ram { page, direct } => {
-                    page.write((at & 0xfff) as usize, chunk).map_err(|_| self.lost(part.gpa.0))?;
+                    page.write((at & 0xfff) as usize, chunk)
+                        .map_err(|_| self.lost(part.gpa.0))?;
                     self.note_write(world, part.gpa, here, direct);
                 }
                 Backing::Mmio => {
@@ -361,7 +371,13 @@ impl Core {
         };
         if hit == tag {
             let gpa = GuestPhys(table.gpa(linear).0 | linear & 0xfff);
-            return Ok(Part { gpa, backing: Backing::Ram { page: entry.page, direct: true } });
+            return Ok(Part {
+                gpa,
+                backing: Backing::Ram {
+                    page: entry.page,
+                    direct: true,
+                },
+            });
         }
         let translation = self.walk(world, linear, access, privilege)?;
         let backing = world.page(translation.gpa, access);
@@ -378,19 +394,30 @@ impl Core {
                 self.mmu.table(class).fill(linear, translation.gpa, page, kinds);
             }
         }
-        Ok(Part { gpa: translation.gpa, backing })
+        Ok(Part {
+            gpa: translation.gpa,
+            backing,
+        })
     }
 
     /// The guest-physical address that instructions at `linear` are fetched from.
     pub(crate) fn fetch_address(&mut self, world: &mut dyn World, linear: u64) -> Step<(GuestPhys, Backing)> {
-        let privilege = if self.mode.cpl == 3 { Privilege::User } else { Privilege::Supervisor };
+        let privilege = if self.mode.cpl == 3 {
+            Privilege::User
+        } else {
+            Privilege::Supervisor
+        };
         let part = self.part(world, linear, Access::Execute, privilege)?;
         Ok((part.gpa, part.backing))
     }
 
     /// Whether the translation of an instruction fetch at `linear` is in the TLB.
     pub(crate) fn has_fetch_entry(&self, linear: u64) -> bool {
-        let class = if self.mode.cpl == 3 { Class::User } else { Class::Supervisor };
+        let class = if self.mode.cpl == 3 {
+            Class::User
+        } else {
+            Class::Supervisor
+        };
         self.mmu.table_ref(class).entry(linear).execute == linear & !0xfff
     }
 
@@ -407,7 +434,9 @@ impl Core {
         let (addresses, control) = self.debug_registers();
         control & DR7_ENABLES != 0
             && (0..4).any(|n| {
-                control >> (2 * n) & 3 != 0 && control >> (16 + 4 * n) & 3 != 0 && addresses[n] & !0xfff == page
+                control >> (2 * n) & 3 != 0
+                    && control >> (16 + 4 * n) & 3 != 0
+                    && addresses[n] & !0xfff == page
             })
     }
 
@@ -475,5 +504,9 @@ pub fn is_canonical(address: u64) -> bool {
 
 /// The fault of a segment's limit, rights or canonical check.
 pub fn segment_fault(seg: u8) -> Fault {
-    if usize::from(seg) == SS { Fault::SS0 } else { Fault::GP0 }
+    if usize::from(seg) == SS {
+        Fault::SS0
+    } else {
+        Fault::GP0
+    }
 }

@@ -24,7 +24,12 @@ pub struct Entry {
     pub page: HostPage,
 }
 
-const EMPTY: Entry = Entry { read: INVALID, write: INVALID, execute: INVALID, page: HostPage::NULL };
+const EMPTY: Entry = Entry {
+    read: INVALID,
+    write: INVALID,
+    execute: INVALID,
+    page: HostPage::NULL,
+};
 
 pub struct Table {
     entries: [Entry; ENTRIES],
@@ -40,7 +45,11 @@ fn index(linear: u64) -> usize {
 
 impl Table {
     pub fn empty() -> Box<Table> {
-        Box::new(Table { entries: [EMPTY; ENTRIES], gpa: [0; ENTRIES], filled: Vec::new() })
+        Box::new(Table {
+            entries: [EMPTY; ENTRIES],
+            gpa: [0; ENTRIES],
+            filled: Vec::new(),
+        })
     }
 
     #[inline(always)]
@@ -129,7 +138,9 @@ pub struct PhysCache {
 
 impl PhysCache {
     pub fn empty() -> Box<PhysCache> {
-        Box::new(PhysCache { entries: [(u64::MAX, HostPage::NULL); PHYS_ENTRIES] })
+        Box::new(PhysCache {
+            entries: [(u64::MAX, HostPage::NULL); PHYS_ENTRIES],
+        })
     }
 
     #[inline]

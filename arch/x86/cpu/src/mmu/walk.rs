@@ -44,11 +44,20 @@ struct Level {
 }
 
 const fn level(shift: u32, index_bits: u32, entry_size: usize, may_map: bool) -> Level {
-    Level { shift, index_bits, entry_size, may_map }
+    Level {
+        shift,
+        index_bits,
+        entry_size,
+        may_map,
+    }
 }
 
-const LONG: [Level; 4] =
-    [level(39, 9, 8, false), level(30, 9, 8, true), level(21, 9, 8, true), level(12, 9, 8, false)];
+const LONG: [Level; 4] = [
+    level(39, 9, 8, false),
+    level(30, 9, 8, true),
+    level(21, 9, 8, true),
+    level(12, 9, 8, false),
+];
 const PAE: [Level; 2] = [level(21, 9, 8, true), level(12, 9, 8, false)];
 const LEGACY_PSE: [Level; 2] = [level(22, 10, 4, true), level(12, 10, 4, false)];
 const LEGACY: [Level; 2] = [level(22, 10, 4, false), level(12, 10, 4, false)];
@@ -69,9 +78,16 @@ impl Core {
         privilege: Privilege,
     ) -> Step<Translation> {
         if !self.state.paging() {
-            return Ok(Translation { gpa: GuestPhys(linear), page_size: 4096 });
+            return Ok(Translation {
+                gpa: GuestPhys(linear),
+                page_size: 4096,
+            });
         }
-        let walk = Walk { linear, access, privilege };
+        let walk = Walk {
+            linear,
+            access,
+            privilege,
+        };
         loop {
             // `None`: another processor changed an entry under the walk; walk again.
             if let Some(translation) = self.walk_once(world, &walk)? {
@@ -186,7 +202,11 @@ impl Core {
             }
         };
         let allowed = allowed && !(walk.access == Access::Execute && no_execute != 0);
-        if allowed { Ok(()) } else { Err(self.page_fault(walk, PF_PRESENT)) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(self.page_fault(walk, PF_PRESENT))
+        }
     }
 
     fn page_fault(&mut self, walk: &Walk, cause: u32) -> Stop {
@@ -226,7 +246,11 @@ impl Core {
             return Ok(if size == 4 { 0xffff_ffff } else { u64::MAX });
         };
         let offset = (gpa & 0xfff) as usize;
-        let value = if size == 4 { page.load::<u32>(offset).map(u64::from) } else { page.load::<u64>(offset) };
+        let value = if size == 4 {
+            page.load::<u32>(offset).map(u64::from)
+        } else {
+            page.load::<u64>(offset)
+        };
         value.map_err(|_| self.lost(gpa))
     }
 
@@ -248,9 +272,11 @@ impl Core {
         };
         let offset = (gpa & 0xfff) as usize;
         let done = if size == 4 {
-            page.compare_exchange::<u32>(offset, entry as u32, (entry | bits) as u32).map(|r| r.is_ok())
+            page.compare_exchange::<u32>(offset, entry as u32, (entry | bits) as u32)
+                .map(|r| r.is_ok())
         } else {
-            page.compare_exchange::<u64>(offset, entry, entry | bits).map(|r| r.is_ok())
+            page.compare_exchange::<u64>(offset, entry, entry | bits)
+                .map(|r| r.is_ok())
         };
         let done = done.map_err(|_| self.lost(gpa))?;
         if !direct && world.code_written(GuestPhys(gpa), size) {

@@ -45,7 +45,11 @@ pub struct Flags {
 
 impl Default for Flags {
     fn default() -> Flags {
-        let mut flags = Flags { result: 0, aux: 0, system: 0 };
+        let mut flags = Flags {
+            result: 0,
+            aux: 0,
+            system: 0,
+        };
         flags.set_bits(0);
         flags
     }

@@ -100,7 +100,12 @@ impl State {
     pub fn power_up() -> State {
         let data = Segment::real(0, 0x93);
         let mut seg = [data; 6];
-        seg[CS] = Segment { selector: 0xf000, base: 0xffff_0000, limit: 0xffff, attributes: Attributes(0x9b) };
+        seg[CS] = Segment {
+            selector: 0xf000,
+            base: 0xffff_0000,
+            limit: 0xffff,
+            attributes: Attributes(0x9b),
+        };
         let mut gpr = [0; 32];
         gpr[RDX] = 0x600;
         State {
@@ -110,8 +115,14 @@ impl State {
             seg,
             ldtr: Segment::real(0, 0x82),
             tr: Segment::real(0, 0x8b),
-            gdtr: Table { base: 0, limit: 0xffff },
-            idtr: Table { base: 0, limit: 0xffff },
+            gdtr: Table {
+                base: 0,
+                limit: 0xffff,
+            },
+            idtr: Table {
+                base: 0,
+                limit: 0xffff,
+            },
             cr0: CR0_ET | CR0_CD | CR0_NW,
             cr2: 0,
             cr3: 0,

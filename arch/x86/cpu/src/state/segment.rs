@@ -84,12 +84,22 @@ impl Attributes {
 impl Segment {
     /// What a segment register holds in real or virtual-8086 mode.
     pub fn real(selector: u16, attributes: u32) -> Segment {
-        Segment { selector, base: u64::from(selector) << 4, limit: 0xffff, attributes: Attributes(attributes) }
+        Segment {
+            selector,
+            base: u64::from(selector) << 4,
+            limit: 0xffff,
+            attributes: Attributes(attributes),
+        }
     }
 
     /// A null selector, loaded in protected mode.
     pub fn null(selector: u16) -> Segment {
-        Segment { selector, base: 0, limit: 0, attributes: Attributes(Attributes::UNUSABLE) }
+        Segment {
+            selector,
+            base: 0,
+            limit: 0,
+            attributes: Attributes(Attributes::UNUSABLE),
+        }
     }
 
     /// Whether `size` bytes at `offset` lie inside the limit.
@@ -97,7 +107,11 @@ impl Segment {
     pub fn contains(&self, offset: u64, size: u64) -> bool {
         let last = offset + (size - 1);
         if self.attributes.is_expand_down() {
-            let top = if self.attributes.big() { 0xffff_ffff } else { 0xffff };
+            let top = if self.attributes.big() {
+                0xffff_ffff
+            } else {
+                0xffff
+            };
             offset > u64::from(self.limit) && last <= top
         } else {
             last <= u64::from(self.limit)

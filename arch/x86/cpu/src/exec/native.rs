@@ -1,0 +1,306 @@
+//! Instructions that the host CPU executes: the checks before, the memory operand's way in and out, the faults
+//! after.
+
+use crate::op::Op;
+use crate::state::{CR0_EM, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CS, RIP_SLOT};
+use crate::world::Access;
+use crate::{Core, Fault, Step, Stop, World};
+use ring3_host::native::{EnvLayout, NativeStep, Outcome, StateClass, X87Pointers};
+
+/// AMD's misaligned SSE mode.
+const MXCSR_MM: u32 = 1 << 17;
+/// XCR0: SSE and AVX; with the three AVX-512 components.
+const XCR0_AVX: u64 = 0b110;
+const XCR0_AVX512: u64 = 0b1110_0110;
+
+impl Core {
+    /// #UD and #NM as the class of state demands.
+    #[inline(always)]
+    pub fn check_state_class(&self, class: StateClass, vex: bool) -> Step {
+        let state = &self.state;
+        if vex && self.mode.real_segments {
+            return Err(Fault::UD.into());
+        }
+        let emulated = state.cr0 & CR0_EM != 0;
+        let no_sse = state.cr4 & CR4_OSFXSR == 0;
+        let undefined = match class {
+            StateClass::General => return Ok(()),
+            StateClass::X87 => {
+                if emulated {
+                    return Err(Fault::NM.into());
+                }
+                false
+            }
+            StateClass::Mmx => emulated,
+            StateClass::MmxSse | StateClass::Sse => emulated || no_sse,
+            StateClass::Avx => state.cr4 & CR4_OSXSAVE == 0 || state.xcr0 & XCR0_AVX != XCR0_AVX,
+            StateClass::Avx512 => state.cr4 & CR4_OSXSAVE == 0 || state.xcr0 & XCR0_AVX512 != XCR0_AVX512,
+        };
+        if undefined {
+            return Err(Fault::UD.into());
+        }
+        if state.cr0 & CR0_TS != 0 {
+            return Err(Fault::NM.into());
+        }
+        Ok(())
+    }
+
+    /// #MF, if an unmasked x87 exception is pending and the guest wants it that way. With CR0.NE clear the
+    /// processor would assert FERR#, which no chipset here is wired to; the exception is reported all the same.
+    fn check_pending_x87(&self) -> Step {
+        let _ = CR0_NE;
+        if self.state.vector.x87.exception_pending() {
+            Err(Fault::MF.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The checks common to both handlers; the step, cheaply cloned out of the core.
+#[inline(always)]
+fn begin(core: &mut Core, op: &Op) -> Step<NativeStep> {
+    let Some(step) = core.native.get(op.imm as usize) else {
+        return Err(Stop::Unsupported);
+    };
+    let info = step.info();
+    core.check_state_class(info.class, info.vex)?;
+    if info.checks_pending_x87 {
+        core.check_pending_x87()?;
+    }
+    Ok(step.clone())
+}
+
+/// Runs the step on the guest's state and turns its outcome into a fault.
+#[inline(always)]
+fn run(core: &mut Core, op: &Op, step: &NativeStep) -> Step<bool> {
+    let info = step.info();
+    if info.flags_read | info.flags_written != 0 {
+        core.frame.rflags = core.state.flags.arithmetic();
+    }
+    if info.class == StateClass::X87 {
+        core.frame.env_layout = if core.mode.real_segments {
+            EnvLayout::Real
+        } else {
+            EnvLayout::Protected
+        };
+        let rip = core.state.gpr[usize::from(RIP_SLOT)].wrapping_add(u64::from(op.start));
+        core.frame.x87_pointers = X87Pointers {
+            fip: rip,
+            fcs: core.state.seg[CS].selector,
+            fdp: core.offset(op),
+            fds: core.state.seg[usize::from(op.seg).min(5)].selector,
+            fop: 0,
+        };
+    }
+    let Some(gpr) = core.state.gpr.first_chunk_mut::<16>() else {
+        return Err(Stop::Unsupported);
+    };
+    let outcome = step.run(&mut core.frame, &mut core.state.vector, gpr);
+    match outcome {
+        Outcome::Done | Outcome::DoneWithoutStore => {
+            if info.flags_written != 0 {
+                let mask = u64::from(info.flags_written) & crate::state::flags::ARITHMETIC;
+                core.state.flags.update(mask, core.frame.rflags);
+            }
+            Ok(outcome == Outcome::Done)
+        }
+        Outcome::SimdException if core.state.cr4 & CR4_OSXMMEXCPT == 0 => Err(Fault::UD.into()),
+        Outcome::SimdException => Err(Fault::XM.into()),
+        Outcome::GeneralProtection => Err(Fault::GP0.into()),
+        Outcome::X87Exception => Err(Fault::MF.into()),
+    }
+}
+
+pub fn registers_only(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
+    let step = begin(core, op)?;
+    run(core, op, &step).map(|_| ())
+}
+
+pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    let step = begin(core, op)?;
+    let Some(memory) = step.info().memory else {
+        return Err(Stop::Unsupported);
+    };
+    let touched = if memory.is_masked() {
+        Some(step.touched(&core.state.vector))
+    } else {
+        None
+    };
+    let size = usize::from(memory.size);
+    let access = if memory.direction.writes() {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    let linear = core.address(op, u64::from(memory.size), access)?;
+    let aligned = linear & (u64::from(memory.alignment).max(1) - 1) == 0;
+    let exempt = step.info().class == StateClass::Sse && core.state.vector.mxcsr() & MXCSR_MM != 0;
+    if !aligned && !exempt {
+        return Err(Fault::GP0.into());
+    }
+    match touched {
+        None => {
+            if memory.direction.writes() {
+                core.probe_write(world, linear, size, op.seg)?;
+            }
+            if memory.direction.reads() {
+                load_operand(core, world, linear, size, op.seg)?;
+            }
+        }
+        Some(touched) => {
+            for (start, len) in runs(touched) {
+                let at = linear.wrapping_add(start as u64);
+                if memory.direction.writes() {
+                    core.probe_write(world, at, len, op.seg)?;
+                }
+                if memory.direction.reads() {
+                    let mut bytes = [0; 64];
+                    core.read_bytes(world, at, &mut bytes[..len], op.seg)?;
+                    core.frame.mem[start..start + len].copy_from_slice(&bytes[..len]);
+                }
+            }
+        }
+    }
+    let store = run(core, op, &step)?;
+    if !memory.direction.writes() || !store {
+        return Ok(());
+    }
+    match touched {
+        None => store_operand(core, world, linear, size, op.seg),
+        Some(touched) => {
+            for (start, len) in runs(touched) {
+                let mut bytes = [0; 64];
+                bytes[..len].copy_from_slice(&core.frame.mem[start..start + len]);
+                core.write_bytes(world, linear.wrapping_add(start as u64), &bytes[..len], op.seg)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Brings the memory operand into the frame; straight from the page when the TLB has it.
+#[inline(always)]
+fn load_operand(core: &mut Core, world: &mut dyn World, linear: u64, size: usize, seg: u8) -> Step {
+    let entry = core.mmu.entry(linear);
+    let offset = linear.wrapping_sub(entry.read);
+    if offset <= 4096 - size as u64 {
+        let page = entry.page;
+        let offset = offset as usize;
+        let done = match size {
+            4 => page
+                .load::<u32>(offset)
+                .map(|v| core.frame.mem[..4].copy_from_slice(&v.to_le_bytes())),
+            8 => page
+                .load::<u64>(offset)
+                .map(|v| core.frame.mem[..8].copy_from_slice(&v.to_le_bytes())),
+            16 => page
+                .load::<u128>(offset)
+                .map(|v| core.frame.mem[..16].copy_from_slice(&v.to_le_bytes())),
+            _ => page.read(offset, &mut core.frame.mem[..size]),
+        };
+        if done.is_ok() {
+            return Ok(());
+        }
+    }
+    let mut bytes = [0; 128];
+    core.read_bytes(world, linear, &mut bytes[..size], seg)?;
+    core.frame.mem[..size].copy_from_slice(&bytes[..size]);
+    Ok(())
+}
+
+#[inline(always)]
+fn store_operand(core: &mut Core, world: &mut dyn World, linear: u64, size: usize, seg: u8) -> Step {
+    let entry = core.mmu.entry(linear);
+    let offset = linear.wrapping_sub(entry.write);
+    if offset <= 4096 - size as u64 {
+        let page = entry.page;
+        let offset = offset as usize;
+        let word = |n: usize| {
+            core.frame.mem[..n]
+                .iter()
+                .rev()
+                .fold(0u128, |v, b| v << 8 | u128::from(*b))
+        };
+        let done = match size {
+            4 => page.store::<u32>(offset, word(4) as u32),
+            8 => page.store::<u64>(offset, word(8) as u64),
+            16 => page.store::<u128>(offset, word(16)),
+            _ => page.write(offset, &core.frame.mem[..size]),
+        };
+        if done.is_ok() {
+            return Ok(());
+        }
+    }
+    let bytes = core.frame.mem;
+    core.write_bytes(world, linear, &bytes[..size], seg)
+}
+
+/// The runs of set bits: where each begins and how long it is.
+fn runs(bits: u64) -> impl Iterator<Item = (usize, usize)> {
+    let mut left = bits;
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let start = left.trailing_zeros() as usize;
+        let len = (left >> start).trailing_ones() as usize;
+        let mask = if len == 64 {
+            u64::MAX
+        } else {
+            ((1 << len) - 1) << start
+        };
+        left &= !mask;
+        Some((start, len))
+    })
+}
+
+/// Gathers and scatters, an element at a time; each finished element clears its mask bit, so that a fault leaves
+/// the instruction restartable.
+pub fn indexed(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    let Some(&form) = core.indexed.get(op.imm as usize) else {
+        return Err(Stop::Unsupported);
+    };
+    let wide = matches!(core.indexed_class(op), StateClass::Avx512);
+    core.check_state_class(if wide { StateClass::Avx512 } else { StateClass::Avx }, true)?;
+    let mut pending = form.pending(&core.state.vector);
+    while pending != 0 {
+        let lane = pending.trailing_zeros() as usize;
+        pending &= pending - 1;
+        let mut element = *op;
+        let index = (form.index(&core.state.vector, lane) as u64) << (op.scale & 3);
+        element.disp = op.disp.wrapping_add(index);
+        let size = u64::from(form.element);
+        let access = if form.scatter { Access::Write } else { Access::Read };
+        let linear = core.address(&element, size, access)?;
+        if form.scatter {
+            let value = form.element(&core.state.vector, lane);
+            if size == 4 {
+                core.write::<u32>(world, linear, op.seg, value as u32)?;
+            } else {
+                core.write::<u64>(world, linear, op.seg, value)?;
+            }
+            form.done(&mut core.state.vector, lane);
+        } else {
+            let value = if size == 4 {
+                u64::from(core.read::<u32>(world, linear, op.seg)?)
+            } else {
+                core.read::<u64>(world, linear, op.seg)?
+            };
+            form.loaded(&mut core.state.vector, lane, value);
+        }
+    }
+    form.finish(&mut core.state.vector);
+    Ok(())
+}
+
+impl Core {
+    fn indexed_class(&self, op: &Op) -> StateClass {
+        let code = op.code().op_code();
+        if code.encoding() == iced_x86::EncodingKind::EVEX {
+            StateClass::Avx512
+        } else {
+            StateClass::Avx
+        }
+    }
+}
