@@ -121,7 +121,8 @@ fn a_program_may_change_itself() {
         a.set_label(&mut top)?;
         a.add(eax, 1)?;
         a.lea(rdx, qword_ptr(top))?;
-        a.mov(byte_ptr(rdx + 2), 5)?;
+        // The low byte of the immediate that ADD EAX, imm32 has.
+        a.mov(byte_ptr(rdx + 1), 5)?;
         a.dec(ecx)?;
         a.jne(top)
     });

@@ -15,7 +15,7 @@ pub use access::Privilege;
 pub use tlb::{Entry, Table};
 
 use ring3_host::addr::GuestPhys;
-use tlb::{CLASSES, INVALID, SLOTS};
+use tlb::{CLASSES, SLOTS};
 
 /// Index of a table class. `Checked` is never filled: every access takes the slow path, which checks alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,9 +171,4 @@ impl Default for Mmu {
     fn default() -> Mmu {
         Mmu::new()
     }
-}
-
-/// Whether a TLB tag is one that no address matches.
-pub(crate) fn is_invalid(tag: u64) -> bool {
-    tag == INVALID
 }
