@@ -1,0 +1,138 @@
+//! Pending events, run states, and what is queued to a vCPU.
+
+use crate::*;
+use ring3_uapi::ioctl::*;
+use ring3_uapi::x86::*;
+use ring3_uapi::*;
+
+#[test]
+fn events_come_back() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let mut events = vcpu.get_vcpu_events().unwrap();
+    assert_eq!(
+        (
+            events.exception.injected,
+            events.interrupt.injected,
+            events.nmi.masked
+        ),
+        (0, 0, 0)
+    );
+    events.nmi.masked = 1;
+    events.nmi.pending = 1;
+    events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING;
+    assert_eq!(vcpu.set_vcpu_events(&events), OK);
+    let back = vcpu.get_vcpu_events().unwrap();
+    assert_eq!((back.nmi.masked, back.nmi.pending), (1, 1));
+    assert_eq!(
+        vcpu.set_vcpu_events(&KvmVcpuEvents {
+            flags: 1 << 31,
+            ..events
+        }),
+        Err(Errno::EINVAL)
+    );
+    events.exception = KvmVcpuEventsException {
+        injected: 1,
+        nr: 32,
+        ..Default::default()
+    };
+    assert_eq!(
+        vcpu.set_vcpu_events(&events),
+        Err(Errno::EINVAL),
+        "no such exception"
+    );
+    events.exception.nr = 2;
+    assert_eq!(
+        vcpu.set_vcpu_events(&events),
+        Err(Errno::EINVAL),
+        "an NMI is not one"
+    );
+    assert_eq!(vcpu.raw(KVM_GET_VCPU_EVENTS, NOWHERE), Err(Errno::EFAULT));
+}
+
+#[test]
+fn interrupts_from_the_client() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    assert_eq!(vcpu.interrupt(256), Err(Errno::EINVAL));
+    assert_eq!(vcpu.interrupt(0x41), OK);
+    assert_eq!(vcpu.nmi(), OK);
+    let Some((_vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    assert_eq!(vcpu.interrupt(0x41), Err(Errno::ENXIO));
+}
+
+#[test]
+fn run_states() {
+    let Some((_vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    assert_eq!(
+        vcpu.get_mp_state(),
+        Ok(KvmMpState {
+            mp_state: KVM_MP_STATE_RUNNABLE
+        })
+    );
+    let halted = KvmMpState {
+        mp_state: KVM_MP_STATE_HALTED,
+    };
+    assert_eq!(vcpu.set_mp_state(&halted), OK);
+    assert_eq!(vcpu.get_mp_state(), Ok(halted));
+    assert_eq!(
+        vcpu.set_mp_state(&KvmMpState {
+            mp_state: KVM_MP_STATE_STOPPED
+        }),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(
+        vcpu.set_mp_state(&KvmMpState { mp_state: 99 }),
+        Err(Errno::EINVAL)
+    );
+}
+
+#[test]
+fn other_processors_wait_for_the_first() {
+    let Some((vm, _vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let second = vm.create_vcpu(1).unwrap();
+    assert_eq!(
+        second.get_mp_state(),
+        Ok(KvmMpState {
+            mp_state: KVM_MP_STATE_UNINITIALIZED
+        })
+    );
+}
+
+#[test]
+fn run_states_without_controllers() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    assert_eq!(
+        vcpu.set_mp_state(&KvmMpState {
+            mp_state: KVM_MP_STATE_RUNNABLE
+        }),
+        OK
+    );
+    let init = KvmMpState {
+        mp_state: KVM_MP_STATE_INIT_RECEIVED,
+    };
+    assert_eq!(vcpu.set_mp_state(&init), Err(Errno::EINVAL));
+}
+
+#[test]
+fn signal_masks() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    assert_eq!(vcpu.set_signal_mask(Some(1 << 9)), OK);
+    assert_eq!(vcpu.set_signal_mask(None), OK);
+    let wrong = [4u32, 0, 0];
+    assert_eq!(
+        vcpu.raw(KVM_SET_SIGNAL_MASK, wrong.as_ptr() as u64),
+        Err(Errno::EINVAL),
+        "eight bytes, no less"
+    );
+}
+
+#[test]
+fn a_clock_that_is_not_there_cannot_be_paused() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    assert_eq!(vcpu.kvmclock_ctrl(), Err(Errno::EINVAL));
+}

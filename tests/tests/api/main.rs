@@ -1,0 +1,65 @@
+//! What each ioctl does, as a client sees it: success, the documented errnos, and that what was set comes back.
+//!
+//! The tests speak to whatever `/dev/kvm` opens: the kernel's, which is the oracle, or ring3's under
+//! `ring3 run -- cargo test -p ring3-tests --test api`. Without either they are skipped, each by name.
+
+mod events;
+mod irq;
+mod memory;
+mod registers;
+mod run;
+mod system;
+
+use ring3_client::{Errno, Kvm, Memory, Vcpu, Vm};
+
+/// KVM, or a word on why the calling test is skipped.
+fn kvm() -> Option<Kvm> {
+    match Kvm::open() {
+        Ok(kvm) => Some(kvm),
+        Err(e) => {
+            let thread = std::thread::current();
+            eprintln!(
+                "skipped: {}: /dev/kvm does not open: {e}",
+                thread.name().unwrap_or("?")
+            );
+            None
+        }
+    }
+}
+
+/// A VM without anything.
+fn vm() -> Option<Vm> {
+    Some(kvm()?.create_vm(0).expect("KVM_CREATE_VM"))
+}
+
+/// A VM with one vCPU and all interrupts the client's.
+fn vcpu() -> Option<(Vm, Vcpu)> {
+    let vm = vm()?;
+    let vcpu = vm.create_vcpu(0).expect("KVM_CREATE_VCPU");
+    Some((vm, vcpu))
+}
+
+/// A VM with in-kernel interrupt controllers and one vCPU.
+fn vcpu_with_irqchip() -> Option<(Vm, Vcpu)> {
+    let vm = vm()?;
+    vm.create_irqchip().expect("KVM_CREATE_IRQCHIP");
+    let vcpu = vm.create_vcpu(0).expect("KVM_CREATE_VCPU");
+    Some((vm, vcpu))
+}
+
+fn memory(bytes: usize) -> Memory {
+    Memory::new(bytes).expect("memory")
+}
+
+/// An address where nothing is, ever.
+const NOWHERE: u64 = 8;
+
+const OK: Result<(), Errno> = Ok(());
+
+/// Whether this is the kernel's KVM with the out-of-tree `kvm_pvm` vendor module, which is no witness where it is laxer
+/// than Linux's own.
+fn kernel_is_pvm(kvm: &Kvm) -> bool {
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", kvm.as_raw_fd()));
+    let kernels = target.is_ok_and(|target| target.as_os_str() == "/dev/kvm");
+    kernels && std::path::Path::new("/sys/module/kvm_pvm").exists()
+}

@@ -1,0 +1,135 @@
+//! Memory slots and the dirty log.
+
+use crate::*;
+use ring3_uapi::cap::*;
+use ring3_uapi::ioctl::*;
+use ring3_uapi::*;
+
+#[test]
+fn a_slot_lives() {
+    let Some(vm) = vm() else { return };
+    let ram = memory(0x10000);
+    assert_eq!(vm.add_memory(0, 0, &ram, 0), OK);
+    // The same again, another place, and other flags are all changes it takes.
+    assert_eq!(vm.add_memory(0, 0, &ram, 0), OK);
+    assert_eq!(vm.add_memory(0, 0x100000, &ram, 0), OK);
+    assert_eq!(vm.add_memory(0, 0x100000, &ram, KVM_MEM_LOG_DIRTY_PAGES), OK);
+    assert_eq!(vm.remove_memory(0), OK);
+}
+
+#[test]
+fn slots_that_cannot_be() {
+    let Some(vm) = vm() else { return };
+    let ram = memory(0x10000);
+    let good = ram.region(0, 0x10000, 0);
+    let set = |change: &dyn Fn(&mut KvmUserspaceMemoryRegion)| {
+        let mut region = good;
+        change(&mut region);
+        vm.set_user_memory_region(&region)
+    };
+    assert_eq!(set(&|r| r.guest_phys_addr += 1), Err(Errno::EINVAL));
+    assert_eq!(set(&|r| r.memory_size -= 1), Err(Errno::EINVAL));
+    assert_eq!(set(&|r| r.userspace_addr += 1), Err(Errno::EINVAL));
+    assert_eq!(
+        set(&|r| r.userspace_addr = 0xffff_8000_0000_0000),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(set(&|r| r.flags = 1 << 31), Err(Errno::EINVAL));
+    assert_eq!(set(&|r| r.slot = 0xffff), Err(Errno::EINVAL));
+    assert_eq!(
+        set(&|r| r.slot = 0x7fff_0000),
+        Err(Errno::EINVAL),
+        "no such address space"
+    );
+    assert_eq!(
+        set(&|r| r.guest_phys_addr = 0xffff_ffff_ffff_f000),
+        Err(Errno::EINVAL),
+        "wraps"
+    );
+    assert_eq!(
+        set(&|r| r.memory_size = 0),
+        Err(Errno::EINVAL),
+        "deletes what is not there"
+    );
+    assert_eq!(vm.raw(KVM_SET_USER_MEMORY_REGION, NOWHERE), Err(Errno::EFAULT));
+    assert_eq!(set(&|_| ()), OK);
+    assert_eq!(
+        set(&|r| r.memory_size = 0x8000),
+        Err(Errno::EINVAL),
+        "a slot keeps its size"
+    );
+    assert_eq!(
+        set(&|r| r.userspace_addr += 0x1000),
+        Err(Errno::EINVAL),
+        "and its memory"
+    );
+    assert_eq!(
+        set(&|r| r.flags = KVM_MEM_READONLY),
+        Err(Errno::EINVAL),
+        "and whether it is read-only"
+    );
+    assert_eq!(
+        set(&|r| (r.slot, r.guest_phys_addr) = (1, 0x1f000)),
+        Err(Errno::EEXIST)
+    );
+    assert_eq!(set(&|r| (r.slot, r.guest_phys_addr) = (1, 0x20000)), OK);
+}
+
+#[test]
+fn the_dirty_log() {
+    let Some(vm) = vm() else { return };
+    let ram = memory(0x10000);
+    assert_eq!(vm.get_dirty_log(0, 16), Err(Errno::ENOENT));
+    assert_eq!(vm.add_memory(0, 0, &ram, 0), OK);
+    assert_eq!(vm.get_dirty_log(0, 16), Err(Errno::ENOENT), "not logged");
+    assert_eq!(vm.get_dirty_log(0x7fff_0000, 16), Err(Errno::EINVAL));
+    assert_eq!(vm.add_memory(0, 0, &ram, KVM_MEM_LOG_DIRTY_PAGES), OK);
+    assert_eq!(vm.get_dirty_log(0, 16), Ok(vec![0]));
+}
+
+#[test]
+fn clearing_the_dirty_log() {
+    let Some(vm) = vm() else { return };
+    let offered = vm.check_extension(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).unwrap();
+    if offered == 0 {
+        return eprintln!("skipped: no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+    }
+    let flags = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
+    assert_eq!(
+        vm.enable_cap(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, [1 << 8, 0, 0, 0]),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(
+        vm.enable_cap(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, [flags, 0, 0, 0]),
+        OK
+    );
+    let ram = memory(0x80 * 0x1000);
+    assert_eq!(vm.add_memory(0, 0, &ram, KVM_MEM_LOG_DIRTY_PAGES), OK);
+    assert_eq!(
+        vm.get_dirty_log(0, 0x80),
+        Ok(vec![u64::MAX; 2]),
+        "all set at first"
+    );
+    assert_eq!(vm.clear_dirty_log(0, 64, 64, &[0xff]), OK);
+    assert_eq!(vm.get_dirty_log(0, 0x80), Ok(vec![u64::MAX, !0xff]));
+    assert_eq!(vm.clear_dirty_log(0, 1, 64, &[0]), Err(Errno::EINVAL));
+    assert_eq!(vm.clear_dirty_log(0, 0, 63, &[0]), Err(Errno::EINVAL));
+    assert_eq!(vm.clear_dirty_log(0, 128, 64, &[0]), Err(Errno::EINVAL));
+    assert_eq!(vm.clear_dirty_log(7, 0, 64, &[0]), Err(Errno::ENOENT));
+}
+
+#[test]
+fn coalesced_zones() {
+    let Some(vm) = vm() else { return };
+    let zone = KvmCoalescedMmioZone {
+        addr: 0xd000_0000,
+        size: 0x1000,
+        pio: 0,
+    };
+    assert_eq!(vm.register_coalesced_mmio(&zone), OK);
+    assert_eq!(vm.unregister_coalesced_mmio(&zone), OK);
+    assert_eq!(
+        vm.register_coalesced_mmio(&KvmCoalescedMmioZone { pio: 2, ..zone }),
+        Err(Errno::EINVAL)
+    );
+}
