@@ -41,7 +41,7 @@ pub struct Mode {
 impl Mode {
     /// The part of the mode that a block's decoding depends on.
     pub fn key(&self) -> u8 {
-        self.code_bits / 16 | self.stack_size << 4
+        (self.code_bits / 16) | (self.stack_size << 4)
     }
 }
 

@@ -88,10 +88,10 @@ impl Core {
     pub fn read<T: Width>(&mut self, world: &mut dyn World, linear: u64, seg: u8) -> Step<T> {
         let entry = self.mmu.entry(linear);
         let offset = linear.wrapping_sub(entry.read);
-        if offset <= 4096 - T::BYTES {
-            if let Ok(value) = entry.page.load::<T>(offset as usize) {
-                return Ok(value);
-            }
+        if offset <= 4096 - T::BYTES
+            && let Ok(value) = entry.page.load::<T>(offset as usize)
+        {
+            return Ok(value);
         }
         self.read_slow(world, linear, seg)
     }
@@ -381,18 +381,18 @@ impl Core {
         }
         let translation = self.walk(world, linear, access, privilege)?;
         let backing = world.page(translation.gpa, access);
-        if let Backing::Ram { page, direct: true } = backing {
-            if !self.is_watched(tag) {
-                if translation.page_size > 4096 {
-                    self.mmu.note_large(linear, translation.page_size);
-                }
-                let kinds = Kinds {
-                    read: access != Access::Execute,
-                    write: access == Access::Write,
-                    execute: access == Access::Execute,
-                };
-                self.mmu.table(class).fill(linear, translation.gpa, page, kinds);
+        if let Backing::Ram { page, direct: true } = backing
+            && !self.is_watched(tag)
+        {
+            if translation.page_size > 4096 {
+                self.mmu.note_large(linear, translation.page_size);
             }
+            let kinds = Kinds {
+                read: access != Access::Execute,
+                write: access == Access::Write,
+                execute: access == Access::Execute,
+            };
+            self.mmu.table(class).fill(linear, translation.gpa, page, kinds);
         }
         Ok(Part {
             gpa: translation.gpa,

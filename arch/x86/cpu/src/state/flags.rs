@@ -213,12 +213,12 @@ mod tests {
     #[test]
     fn every_combination_survives_a_round_trip() {
         for pattern in 0..64u64 {
-            let bits = (pattern & 1) * CF
-                | (pattern >> 1 & 1) * PF
-                | (pattern >> 2 & 1) * AF
-                | (pattern >> 3 & 1) * ZF
-                | (pattern >> 4 & 1) * SF
-                | (pattern >> 5 & 1) * OF;
+            let bits = ((pattern & 1) * CF)
+                | ((pattern >> 1 & 1) * PF)
+                | ((pattern >> 2 & 1) * AF)
+                | ((pattern >> 3 & 1) * ZF)
+                | ((pattern >> 4 & 1) * SF)
+                | ((pattern >> 5 & 1) * OF);
             let mut flags = Flags::default();
             flags.set_bits(bits | IF);
             assert_eq!(flags.bits(), bits | IF | 2);
