@@ -1,1 +1,2 @@
 //! The architecture-neutral KVM.
+#![forbid(unsafe_code)]

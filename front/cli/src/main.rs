@@ -1,3 +1,4 @@
 //! The `ring3` command.
+#![forbid(unsafe_code)]
 
 fn main() {}

@@ -1,1 +1,2 @@
 //! The process model: which fds are ours.
+#![forbid(unsafe_code)]

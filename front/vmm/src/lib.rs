@@ -1,1 +1,2 @@
 //! A minimal bundled VMM.
+#![forbid(unsafe_code)]
