@@ -16,6 +16,7 @@ pub mod futex;
 pub mod lock;
 pub mod mem;
 pub mod native;
+pub mod random;
 pub mod shared;
 pub mod signal;
 mod sys;

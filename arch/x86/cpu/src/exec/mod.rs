@@ -3,9 +3,16 @@
 pub mod alu;
 pub mod bits;
 pub mod branch;
+pub mod descriptor;
+pub mod far;
+pub mod far_return;
+pub mod frame;
+pub mod iret;
 pub mod moves;
 pub mod muldiv;
 pub mod native;
+pub mod segment;
 pub mod shift;
 pub mod stack;
 pub mod strings;
+pub mod system;

@@ -2,7 +2,7 @@
 
 use super::{Class, tlb::Kinds};
 use crate::op::{Op, OpFlags, Width};
-use crate::state::{DR7_ENABLES, FS, SS};
+use crate::state::{CR4_SMAP, DR7_ENABLES, FS, SS};
 use crate::world::{Access, Backing, Posted, World};
 use crate::{Core, Fault, Step, Stop, core::Attention};
 use ring3_host::addr::GuestPhys;
@@ -225,12 +225,54 @@ impl Core {
 
     /// Reads system memory (descriptor tables, the TSS) as the processor itself does, at any CPL.
     pub fn read_system(&mut self, world: &mut dyn World, linear: u64, data: &mut [u8]) -> Step {
-        self.read_parts(world, linear, data, Privilege::Supervisor)
+        self.read_parts(world, linear, data, self.system_privilege())
     }
 
     /// Writes system memory as the processor itself does.
     pub fn write_system(&mut self, world: &mut dyn World, linear: u64, data: &[u8]) -> Step {
-        self.write_parts(world, linear, data, Privilege::Supervisor)
+        self.write_parts(world, linear, data, self.system_privilege())
+    }
+
+    /// The rights of the processor's own accesses: user pages are out of bounds only under SMAP.
+    pub(crate) fn system_privilege(&self) -> Privilege {
+        if self.state.cr4 & CR4_SMAP == 0 {
+            Privilege::Open
+        } else {
+            Privilege::Supervisor
+        }
+    }
+
+    /// Reads with rights that need not be those of the current privilege level; no alignment check is made.
+    pub(crate) fn read_as(
+        &mut self,
+        world: &mut dyn World,
+        linear: u64,
+        data: &mut [u8],
+        privilege: Privilege,
+    ) -> Step {
+        self.read_parts(world, linear, data, privilege)?;
+        self.watch(linear, data.len(), Access::Read);
+        Ok(())
+    }
+
+    /// The like for writes.
+    pub(crate) fn write_as(
+        &mut self,
+        world: &mut dyn World,
+        linear: u64,
+        data: &[u8],
+        privilege: Privilege,
+    ) -> Step {
+        self.write_parts(world, linear, data, privilege)?;
+        self.watch(linear, data.len(), Access::Write);
+        Ok(())
+    }
+
+    /// Checks that a byte could be read, without reading it.
+    pub(crate) fn probe_read(&mut self, world: &mut dyn World, linear: u64, seg: u8) -> Step {
+        self.check_access(linear, 1, seg)?;
+        let privilege = self.privilege();
+        self.part(world, linear, Access::Read, privilege).map(|_| ())
     }
 
     /// Checks that a later write of `size` bytes would not fault; used before an instruction's first write.
@@ -242,7 +284,7 @@ impl Core {
 
     /// The same with the processor's own rights.
     pub fn probe_write_system(&mut self, world: &mut dyn World, linear: u64, size: usize) -> Step {
-        self.probe_parts(world, linear, size, Privilege::Supervisor)
+        self.probe_parts(world, linear, size, self.system_privilege())
     }
 
     fn probe_parts(&mut self, world: &mut dyn World, linear: u64, size: usize, privilege: Privilege) -> Step {

@@ -1,0 +1,225 @@
+//! FXSAVE, FXRSTOR and the XSAVE family. XSAVES and XRSTORS are not here: CPUID does not offer them.
+
+use crate::op::Op;
+use crate::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RAX, RDX};
+use crate::world::Access;
+use crate::{Core, Fault, Step, World};
+use ring3_host::native::VectorState;
+use ring3_host::native::xsave::{
+    PointerWidth, XFEATURE_AVX, XFEATURE_SSE, XFEATURE_X87, XSAVE_HEADER, XSAVE_SIZE, component,
+};
+
+/// XSAVE, and XSAVEOPT, whose optimisation is of no consequence here.
+pub const STANDARD: u64 = 0;
+pub const COMPACTED: u64 = 1;
+/// XCOMP_BV's mark of the compacted format.
+const COMPACT: u64 = 1 << 63;
+const HEADER_END: usize = XSAVE_HEADER + 64;
+const FXSAVE_SIZE: usize = 512;
+
+/// `dst` 8: the form with REX.W, whose pointers are 64 bits wide.
+fn width(op: &Op) -> PointerWidth {
+    if op.dst == 8 {
+        PointerWidth::Quad
+    } else {
+        PointerWidth::Selector
+    }
+}
+
+fn xmm_count(core: &Core) -> usize {
+    if core.mode.code_bits == 64 { 16 } else { 8 }
+}
+
+fn aligned(core: &Core, op: &Op, size: u64, alignment: u64, access: Access) -> Step<u64> {
+    let linear = core.address(op, size, access)?;
+    if linear & (alignment - 1) == 0 {
+        Ok(linear)
+    } else {
+        Err(Fault::GP0.into())
+    }
+}
+
+fn check_fxsave(core: &Core) -> Step {
+    if core.state.cr0 & (CR0_EM | CR0_TS) != 0 {
+        Err(Fault::NM.into())
+    } else {
+        Ok(())
+    }
+}
+
+fn check_xsave(core: &Core) -> Step {
+    if core.state.cr4 & CR4_OSXSAVE == 0 {
+        return Err(Fault::UD.into());
+    }
+    if core.state.cr0 & CR0_TS != 0 {
+        Err(Fault::NM.into())
+    } else {
+        Ok(())
+    }
+}
+
+pub fn fxsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    check_fxsave(core)?;
+    let linear = aligned(core, op, FXSAVE_SIZE as u64, 16, Access::Write)?;
+    let mut area = [0; FXSAVE_SIZE];
+    core.read_bytes(world, linear, &mut area, op.seg)?;
+    let vector = &core.state.vector;
+    vector.save_x87(&mut area, width(op));
+    vector.save_mxcsr(&mut area);
+    if core.state.cr4 & CR4_OSFXSR != 0 {
+        vector.save_xmm(&mut area, xmm_count(core));
+    }
+    core.write_bytes(world, linear, &area, op.seg)
+}
+
+pub fn fxrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    check_fxsave(core)?;
+    let linear = aligned(core, op, FXSAVE_SIZE as u64, 16, Access::Read)?;
+    let mut area = [0; FXSAVE_SIZE];
+    core.read_bytes(world, linear, &mut area, op.seg)?;
+    let count = xmm_count(core);
+    let sse = core.state.cr4 & CR4_OSFXSR != 0;
+    let vector = &mut core.state.vector;
+    if sse {
+        vector.load_mxcsr(&area).map_err(|_| Fault::GP0)?;
+        vector.load_xmm(&area, count);
+    }
+    vector.load_x87(&area, width(op));
+    Ok(())
+}
+
+/// The components that the instruction names and XCR0 has.
+fn requested(core: &Core) -> u64 {
+    let mask = core.state.gpr[RDX] << 32 | core.state.gpr[RAX] & 0xffff_ffff;
+    mask & core.state.xcr0
+}
+
+/// Where each component in `features` lies, in order: bit, offset, size.
+fn layout(features: u64, compacted: bool) -> impl Iterator<Item = (u64, usize, usize)> {
+    let mut next = HEADER_END;
+    (2..8).filter_map(move |bit| {
+        let feature = 1u64 << bit;
+        let (offset, size) = component(feature)?;
+        if features & feature == 0 {
+            return None;
+        }
+        let at = if compacted { next } else { offset };
+        next += size;
+        Some((feature, at, size))
+    })
+}
+
+fn end_of(features: u64, compacted: bool) -> usize {
+    layout(features, compacted)
+        .map(|(_, at, size)| at + size)
+        .fold(HEADER_END, usize::max)
+}
+
+/// XSAVE and XSAVEOPT (`imm` 0), XSAVEC (1).
+pub fn xsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    check_xsave(core)?;
+    let compacted = op.imm == COMPACTED;
+    let wanted = requested(core);
+    let end = end_of(wanted, compacted);
+    let linear = aligned(core, op, end as u64, 64, Access::Write)?;
+    core.probe_write(world, linear, end, op.seg)?;
+    let used = core.state.vector.in_use() & wanted;
+    let mut area = Box::new([0u8; XSAVE_SIZE]);
+    core.read_bytes(world, linear, &mut area[..HEADER_END], op.seg)?;
+    let count = xmm_count(core);
+    let vector = &core.state.vector;
+    let saved = if compacted { used } else { wanted };
+    if saved & XFEATURE_X87 != 0 {
+        vector.save_x87(&mut area[..], width(op));
+    }
+    if wanted & (XFEATURE_SSE | XFEATURE_AVX) != 0 {
+        vector.save_mxcsr(&mut area[..]);
+    }
+    if saved & XFEATURE_SSE != 0 {
+        vector.save_xmm(&mut area[..], count);
+    }
+    let before = word(&area[..], XSAVE_HEADER);
+    let present = if compacted { used } else { before & !wanted | used };
+    area[XSAVE_HEADER..XSAVE_HEADER + 8].copy_from_slice(&present.to_le_bytes());
+    if compacted {
+        area[XSAVE_HEADER + 8..XSAVE_HEADER + 16].copy_from_slice(&(wanted | COMPACT).to_le_bytes());
+    }
+    for (feature, at, size) in layout(wanted, compacted) {
+        if saved & feature != 0 {
+            vector.save_component(feature, &mut area[at..at + size]);
+        }
+    }
+    core.write_bytes(world, linear, &area[..HEADER_END], op.seg)?;
+    for (feature, at, size) in layout(wanted, compacted) {
+        if saved & feature != 0 {
+            core.write_bytes(
+                world,
+                linear.wrapping_add(at as u64),
+                &area[at..at + size],
+                op.seg,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn word(area: &[u8], at: usize) -> u64 {
+    area.get(at..at + 8)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
+}
+
+pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    check_xsave(core)?;
+    let wanted = requested(core);
+    let linear = aligned(core, op, HEADER_END as u64, 64, Access::Read)?;
+    let mut area = Box::new([0u8; XSAVE_SIZE]);
+    core.read_bytes(world, linear, &mut area[..HEADER_END], op.seg)?;
+    let present = word(&area[..], XSAVE_HEADER);
+    let format = word(&area[..], XSAVE_HEADER + 8);
+    let compacted = format & COMPACT != 0;
+    let rest_is_zero = area[XSAVE_HEADER + 16..HEADER_END].iter().all(|byte| *byte == 0);
+    let valid = if compacted {
+        format & !COMPACT & !core.state.xcr0 == 0 && present & !format == 0 && rest_is_zero
+    } else {
+        format == 0 && present & !core.state.xcr0 == 0 && area[XSAVE_HEADER + 16..XSAVE_HEADER + 24] == [0; 8]
+    };
+    if !valid {
+        return Err(Fault::GP0.into());
+    }
+    let stored = if compacted { format } else { wanted & present };
+    for (feature, at, size) in layout(stored & !COMPACT, compacted) {
+        if wanted & present & feature != 0 {
+            core.read_bytes(
+                world,
+                linear.wrapping_add(at as u64),
+                &mut area[at..at + size],
+                op.seg,
+            )?;
+        }
+    }
+    let count = xmm_count(core);
+    let width = width(op);
+    let vector: &mut VectorState = &mut core.state.vector;
+    let has_mxcsr = if compacted {
+        present & XFEATURE_SSE
+    } else {
+        XFEATURE_SSE | XFEATURE_AVX
+    };
+    if wanted & has_mxcsr != 0 {
+        vector.load_mxcsr(&area[..]).map_err(|_| Fault::GP0)?;
+    }
+    vector.reset(wanted & !present);
+    if wanted & present & XFEATURE_X87 != 0 {
+        vector.load_x87(&area[..], width);
+    }
+    if wanted & present & XFEATURE_SSE != 0 {
+        vector.load_xmm(&area[..], count);
+    }
+    for (feature, at, size) in layout(stored & !COMPACT, compacted) {
+        if wanted & present & feature != 0 {
+            vector.load_component(feature, &area[at..at + size]);
+        }
+    }
+    Ok(())
+}
