@@ -10,6 +10,7 @@
 pub mod addr;
 pub mod device;
 pub mod event;
+pub mod eventfd;
 mod extable;
 pub mod fd;
 pub mod futex;

@@ -1,2 +1,29 @@
-//! The architecture-neutral KVM.
+//! The architecture-neutral KVM: everything of the API that is the same whatever the guest's processor is.
+//!
+//! A client's ioctl comes in through a [`file::File`] found in the process's table ([`files`]): `/dev/kvm` ([`system`]), a VM
+//! ([`vm`]), a vCPU ([`vcpu`]). Guest memory is in [`memory`], what answers I/O without the client in [`io`], interrupts on their way
+//! in [`irq`]. What depends on the processor is asked of an architecture through the traits in [`arch`]; this crate names
+//! none. Locks are taken in the order of [`ranks`].
+//!
+//! Not supported yet: irqfds, ending KVM_RUN by a signal or by the mask of KVM_SET_SIGNAL_MASK (it is only kept), the dirty ring, memory attributes and guest_memfd, KVM_GET_STATS_FD, the VFIO device.
 #![forbid(unsafe_code)]
+
+pub mod arch;
+pub mod errno;
+mod eventfd;
+pub mod file;
+pub mod files;
+pub mod io;
+pub mod irq;
+pub mod memory;
+pub mod ranks;
+pub mod system;
+pub mod vcpu;
+pub mod vm;
+
+pub use errno::Errno;
+pub use file::{File, FileKind};
+pub use files::Files;
+pub use system::open_system;
+pub use vcpu::Vcpu;
+pub use vm::Vm;

@@ -1,0 +1,240 @@
+//! The process's table of descriptors that are ours.
+//!
+//! An object is known by the identity of its memfd (device, inode), and cached by descriptor number. Every `ioctl`,
+//! `read` and `close` of the client asks here first, so a number that is not ours is turned away by two loads. The table
+//! counts the numbers that stand for each object; when the last is closed the object goes, as with the kernel's.
+//!
+//! Mappings of a vCPU's pages outlive its descriptors, but do not keep the vCPU alive as they do in Linux. An object is not
+//! usable in another process: after a fork every request of the child gets EIO.
+
+use crate::errno::Errno;
+use crate::file::File;
+use ring3_host::fd::{self, FdId};
+use std::collections::HashMap;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+/// Numbers in one lazily made part of the table.
+const PART: usize = 1024;
+/// Linux lets nobody have more descriptors than this by default (`fs.nr_open`).
+const PARTS: usize = 1024;
+
+const NOT_OURS: u8 = 0;
+const OURS: u8 = 1;
+
+struct Entry {
+    state: AtomicU8,
+    file: RwLock<Option<Arc<dyn File>>>,
+}
+
+type Part = Box<[Entry]>;
+
+struct Object {
+    file: Arc<dyn File>,
+    /// Numbers that stand for it.
+    fds: Vec<RawFd>,
+}
+
+/// The table. [`Files::process`] is the one every client of the process shares.
+pub struct Files {
+    parts: Box<[OnceLock<Part>]>,
+    /// Never held while a file is dropped: a file's drop may close descriptors, which comes back here.
+    objects: Mutex<HashMap<FdId, Object>>,
+    /// Set once anything was ever installed: a process that never opens `/dev/kvm` pays one load.
+    used: AtomicBool,
+    foreign: AtomicBool,
+}
+
+impl Default for Files {
+    fn default() -> Files {
+        Files::new()
+    }
+}
+
+impl Files {
+    pub fn new() -> Files {
+        Files {
+            parts: (0..PARTS).map(|_| OnceLock::new()).collect(),
+            objects: Mutex::new(HashMap::new()),
+            used: AtomicBool::new(false),
+            foreign: AtomicBool::new(false),
+        }
+    }
+
+    /// The process's table.
+    pub fn process() -> &'static Files {
+        static FILES: OnceLock<Files> = OnceLock::new();
+        FILES.get_or_init(Files::new)
+    }
+
+    /// Whether `fd` is ours, by the cache alone.
+    #[inline]
+    pub fn is_ours(&self, fd: RawFd) -> bool {
+        self.used.load(Ordering::Relaxed)
+            && self
+                .entry(fd)
+                .is_some_and(|entry| entry.state.load(Ordering::Acquire) == OURS)
+    }
+
+    /// What `fd` stands for, by the cache alone.
+    #[inline]
+    pub fn get(&self, fd: RawFd) -> Option<Arc<dyn File>> {
+        if !self.is_ours(fd) {
+            return None;
+        }
+        read(&self.entry(fd)?.file).clone()
+    }
+
+    /// What `fd` stands for, by asking the kernel what it is: for a number that came by a way nobody saw (a received
+    /// descriptor, a direct system call). Corrects the cache.
+    pub fn identify(&self, fd: RawFd) -> Option<Arc<dyn File>> {
+        if !self.used.load(Ordering::Relaxed) {
+            return None;
+        }
+        let id = fd::identity_of_raw(fd).ok();
+        let found = id.and_then(|id| self.objects().get(&id).map(|object| Arc::clone(&object.file)));
+        match (&found, id) {
+            (Some(file), Some(id)) => {
+                if !self.get(fd).is_some_and(|cached| Arc::ptr_eq(&cached, file)) {
+                    self.closed(fd);
+                    self.note(fd, id, Arc::clone(file));
+                }
+            }
+            (None, _) if self.is_ours(fd) => self.closed(fd),
+            _ => {}
+        }
+        found
+    }
+
+    /// The ioctl system call on a descriptor that is ours.
+    pub fn ioctl(&self, file: &Arc<dyn File>, request: u32, arg: u64) -> Result<i64, Errno> {
+        if self.foreign.load(Ordering::Relaxed) {
+            return Err(Errno::EIO);
+        }
+        file.ioctl(request, arg)
+    }
+
+    /// Makes `memfd`, which nobody else uses, stand for `file`; the client gets the number.
+    pub fn install(&self, file: Arc<dyn File>, memfd: OwnedFd) -> Result<RawFd, Errno> {
+        let id = fd::identity(&memfd)?;
+        let number = memfd.into_raw_fd();
+        self.used.store(true, Ordering::SeqCst);
+        // If the table knew the number, it was closed by a way nobody saw.
+        self.closed(number);
+        self.note(number, id, file);
+        Ok(number)
+    }
+
+    /// `new` now stands for what `old` does (dup, dup2, dup3, F_DUPFD). What `new` stood for before is closed.
+    pub fn duped(&self, old: RawFd, new: RawFd) {
+        if old == new {
+            return;
+        }
+        self.closed(new);
+        if self.is_ours(old) {
+            self.identify(new);
+        }
+    }
+
+    /// `fd` is about to be closed, or just was. Frees the object if this was its last number.
+    pub fn closed(&self, fd: RawFd) {
+        if !self.is_ours(fd) {
+            return;
+        }
+        let Some(entry) = self.entry(fd) else { return };
+        entry.state.store(NOT_OURS, Ordering::Release);
+        // Both are dropped at the end, after the table's lock.
+        let _cached = entry.file.write().unwrap_or_else(PoisonError::into_inner).take();
+        let mut _gone = None;
+        let mut objects = self.objects();
+        let id = objects
+            .iter()
+            .find(|(_, object)| object.fds.contains(&fd))
+            .map(|(id, _)| *id);
+        if let Some(id) = id {
+            let object = objects.get_mut(&id);
+            let last = object.is_some_and(|object| {
+                object.fds.retain(|&other| other != fd);
+                object.fds.is_empty()
+            });
+            if last {
+                _gone = objects.remove(&id);
+            }
+        }
+        drop(objects);
+    }
+
+    /// All numbers from `first` to `last` are about to be closed (`close_range`).
+    pub fn closed_range(&self, first: RawFd, last: RawFd) {
+        let mut fds: Vec<RawFd> = self
+            .objects()
+            .values()
+            .flat_map(|object| object.fds.clone())
+            .collect();
+        fds.retain(|fd| (first..=last).contains(fd));
+        fds.into_iter().for_each(|fd| self.closed(fd));
+    }
+
+    /// Every number that is ours, for whoever must walk them.
+    pub fn all(&self) -> Vec<(RawFd, Arc<dyn File>)> {
+        let objects = self.objects();
+        let each = objects
+            .values()
+            .flat_map(|o| o.fds.iter().map(|&fd| (fd, Arc::clone(&o.file))));
+        each.collect()
+    }
+
+    /// In the child of a fork: the objects belong to the parent.
+    pub fn forked(&self) {
+        self.foreign.store(true, Ordering::SeqCst);
+    }
+
+    fn objects(&self) -> MutexGuard<'_, HashMap<FdId, Object>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, fd: RawFd, id: FdId, file: Arc<dyn File>) {
+        let Some(entry) = self.entry_or_make(fd) else {
+            return;
+        };
+        let mut objects = self.objects();
+        let object = objects.entry(id).or_insert_with(|| Object {
+            file: Arc::clone(&file),
+            fds: Vec::new(),
+        });
+        if !object.fds.contains(&fd) {
+            object.fds.push(fd);
+        }
+        let before = entry
+            .file
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(file);
+        entry.state.store(OURS, Ordering::Release);
+        drop(objects);
+        drop(before);
+    }
+
+    #[inline]
+    fn entry(&self, fd: RawFd) -> Option<&Entry> {
+        let fd = usize::try_from(fd).ok()?;
+        self.parts.get(fd / PART)?.get()?.get(fd % PART)
+    }
+
+    fn entry_or_make(&self, fd: RawFd) -> Option<&Entry> {
+        let fd = usize::try_from(fd).ok()?;
+        let part = self.parts.get(fd / PART)?.get_or_init(|| {
+            let empty = || Entry {
+                state: AtomicU8::new(NOT_OURS),
+                file: RwLock::new(None),
+            };
+            (0..PART).map(|_| empty()).collect()
+        });
+        part.get(fd % PART)
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,171 @@
+//! Guest memory: slots over the client's own memory, their dirty logs, and where translated code lies.
+//!
+//! # Reading the slots
+//!
+//! The slots of an address space are an immutable snapshot ([`Memslots`]). A vCPU keeps one in a [`SlotsView`] and looks
+//! pages up in it without locks. A change swaps the snapshot and then waits until every vCPU has been out of guest mode
+//! ([`Request::SLOTS_CHANGED`]), so when KVM_SET_USER_MEMORY_REGION returns none can reach what was removed. Threads that are
+//! not in guest mode use [`Memory::read`] and [`Memory::write`], which hold the snapshot's lock while they copy; the swap
+//! waits for that.
+//!
+//! # When a page may be written directly
+//!
+//! A vCPU may keep a page writable in its TLB ([`SlotPage::direct_write`]) while the slot is writable, the page holds no
+//! translated code, and it is in the dirty log already (or there is none). The three change like this:
+//!
+//! * *The log is read and cleared*: the bits are taken, then every vCPU is asked to flush and waited for, then the client
+//!   gets the bits. A write through an old TLB entry happened before the wait ended, and its page's bit was among those taken,
+//!   since a page enters the log before the TLB. A later write finds no TLB entry and marks the page again.
+//! * *Code appears* ([`code`]): lines are marked, then the other vCPUs lose their TLB entries for the page and are waited for,
+//!   and only then are the bytes read to be translated. A write that the translator misses comes after, finds the page not
+//!   direct, and is reported.
+//! * *The slot changes*: all of the above at once, by SLOTS_CHANGED.
+
+mod access;
+pub mod code;
+mod dirty;
+mod region;
+mod slots;
+
+pub use code::Lines;
+pub use dirty::DirtyLog;
+pub use region::SlotSpec;
+pub use slots::{Memslots, Slot, SlotPage};
+
+use crate::ranks;
+use crate::vcpu::Seats;
+use code::CodeMaps;
+use ring3_host::lock::RankedMutex;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+/// What an architecture allows of memslots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotLimits {
+    /// Slots of one address space that the client may use.
+    pub user_slots: u16,
+    /// 2 where system management mode sees memory of its own.
+    pub address_spaces: u16,
+    pub readonly: bool,
+}
+
+/// An address space: which view of memory a vCPU has.
+#[derive(Debug, Default)]
+struct Space {
+    current: RwLock<Arc<Memslots>>,
+    generation: AtomicU64,
+}
+
+impl Space {
+    fn read(&self) -> RwLockReadGuard<'_, Arc<Memslots>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A VM's memory.
+#[derive(Debug)]
+pub struct Memory {
+    limits: SlotLimits,
+    spaces: Box<[Space]>,
+    seats: Arc<Seats>,
+    code: CodeMaps,
+    /// Held by whoever changes slots or clears logs.
+    changes: RankedMutex<()>,
+    /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.
+    manual_protect: AtomicU64,
+}
+
+impl Memory {
+    pub fn new(limits: SlotLimits, seats: Arc<Seats>) -> Memory {
+        Memory {
+            limits,
+            spaces: (0..limits.address_spaces).map(|_| Space::default()).collect(),
+            seats,
+            code: CodeMaps::default(),
+            changes: RankedMutex::new(ranks::SLOTS, ()),
+            manual_protect: AtomicU64::new(0),
+        }
+    }
+
+    /// The slots of an address space now. Holding them keeps no change from happening; see the module's head.
+    pub fn slots(&self, space: u16) -> Arc<Memslots> {
+        self.spaces
+            .get(usize::from(space))
+            .map_or_else(Arc::default, |space| Arc::clone(&space.read()))
+    }
+
+    /// A view for a vCPU.
+    pub fn view(&self, space: u16) -> SlotsView {
+        let generation = self.generation(space);
+        SlotsView {
+            space,
+            generation,
+            slots: self.slots(space),
+        }
+    }
+
+    fn generation(&self, space: u16) -> u64 {
+        self.spaces
+            .get(usize::from(space))
+            .map_or(0, |space| space.generation.load(Acquire))
+    }
+
+    fn publish(&self, space: u16, slots: Memslots) {
+        let Some(space) = self.spaces.get(usize::from(space)) else {
+            return;
+        };
+        let new = Arc::new(slots);
+        let old = std::mem::replace(
+            &mut *space.current.write().unwrap_or_else(PoisonError::into_inner),
+            new,
+        );
+        space.generation.fetch_add(1, Release);
+        drop(old);
+    }
+
+    /// KVM_ENABLE_CAP of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, checked.
+    pub(crate) fn set_manual_protect(&self, options: u64) {
+        self.manual_protect.store(options, Relaxed);
+    }
+
+    fn manual_protect(&self) -> u64 {
+        self.manual_protect.load(Relaxed)
+    }
+}
+
+/// A vCPU's own handle on the slots of its address space.
+#[derive(Clone, Debug)]
+pub struct SlotsView {
+    space: u16,
+    generation: u64,
+    slots: Arc<Memslots>,
+}
+
+impl SlotsView {
+    /// The page that guest page number `gfn` is, by the newest slots.
+    #[inline]
+    pub fn lookup(&mut self, memory: &Memory, gfn: u64) -> Option<SlotPage<'_>> {
+        self.refresh(memory);
+        self.slots.lookup(gfn)
+    }
+
+    /// The newest slots.
+    pub fn slots(&mut self, memory: &Memory) -> &Memslots {
+        self.refresh(memory);
+        &self.slots
+    }
+
+    /// Changes the address space (entering or leaving system management mode).
+    pub fn set_space(&mut self, memory: &Memory, space: u16) {
+        if space != self.space {
+            *self = memory.view(space);
+        }
+    }
+
+    #[inline]
+    fn refresh(&mut self, memory: &Memory) {
+        if memory.generation(self.space) != self.generation {
+            *self = memory.view(self.space);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A halted vCPU: polls for a while, as long as that has paid lately, then sleeps on its kick word.
+//!
+//! The window grows and shrinks by Linux's rules and with its defaults.
+
+use super::Vcpu;
+use super::kick::KickBits;
+use crate::arch::Arch;
+use ring3_host::time::{Monotonic, monotonic_now};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// The longest window where KVM_CAP_HALT_POLL does not set one.
+pub const DEFAULT_MOST_NS: u32 = 200_000;
+const START_NS: u32 = 10_000;
+const GROWTH: u32 = 2;
+
+/// A vCPU's window.
+#[derive(Debug, Default)]
+pub(super) struct HaltPoll {
+    window_ns: AtomicU32,
+}
+
+impl HaltPoll {
+    fn window(&self, most: u32) -> u32 {
+        let window = self.window_ns.load(Relaxed).min(most);
+        self.window_ns.store(window, Relaxed);
+        window
+    }
+
+    /// Learns from a halt that lasted `halted` ns.
+    fn learn(&self, most: u32, halted: u64) {
+        let window = self.window_ns.load(Relaxed);
+        let next = if most == 0 || (window != 0 && halted > u64::from(most)) {
+            0
+        } else if halted > u64::from(window) && window < most && halted < u64::from(most) {
+            window.saturating_mul(GROWTH).max(START_NS)
+        } else {
+            window
+        };
+        self.window_ns.store(next, Relaxed);
+    }
+}
+
+impl<A: Arch> Vcpu<A> {
+    /// Returns when something was posted to the vCPU, a signal handler ran, or `deadline` has come. The caller looks at what
+    /// it is, and halts again if it was nothing.
+    pub fn halt(&self, deadline: Option<Monotonic>) {
+        let kick = self.seat().kick();
+        if kick.pending() {
+            return;
+        }
+        let most = self.vm().halt_poll_most();
+        let window = self.halt_poll.window(most);
+        let start = monotonic_now();
+        let mut polled_until = start;
+        let stop = start.after_ns(u64::from(window));
+        let stop = deadline.map_or(stop, |deadline| deadline.min(stop));
+        while !kick.pending() && polled_until < stop {
+            std::hint::spin_loop();
+            polled_until = monotonic_now();
+        }
+        let stats = self.stats();
+        let slept = !kick.pending() && deadline.is_none_or(|deadline| polled_until < deadline) && {
+            stats.blocking.set(1);
+            let slept = kick.sleep(deadline);
+            stats.blocking.set(0);
+            slept
+        };
+        let end = monotonic_now();
+        if window != 0 {
+            stats.halt_attempted_poll.add(1);
+            let polled = polled_until.since(start);
+            if slept {
+                stats.halt_poll_fail_ns.add(polled);
+            } else {
+                stats.halt_successful_poll.add(1);
+                stats.halt_poll_success_ns.add(polled);
+            }
+        }
+        if slept {
+            stats.halt_wait_ns.add(end.since(polled_until));
+            stats.halt_wakeup.add(1);
+        }
+        self.halt_poll.learn(most, end.since(start));
+    }
+
+    /// Wakes the vCPU if it is halted, from any thread.
+    pub fn unhalt(&self) {
+        self.seat().kick().post(KickBits::UNHALT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_grows_with_short_halts_and_goes_with_long_ones() {
+        let poll = HaltPoll::default();
+        poll.learn(DEFAULT_MOST_NS, 5_000);
+        assert_eq!(poll.window(DEFAULT_MOST_NS), 10_000);
+        poll.learn(DEFAULT_MOST_NS, 5_000);
+        assert_eq!(poll.window(DEFAULT_MOST_NS), 10_000);
+        poll.learn(DEFAULT_MOST_NS, 50_000);
+        assert_eq!(poll.window(DEFAULT_MOST_NS), 20_000);
+        poll.learn(DEFAULT_MOST_NS, 300_000);
+        assert_eq!(poll.window(DEFAULT_MOST_NS), 0);
+        poll.learn(DEFAULT_MOST_NS, 50_000);
+        assert_eq!(poll.window(5_000), 5_000);
+        poll.learn(0, 50_000);
+        assert_eq!(poll.window(DEFAULT_MOST_NS), 0);
+    }
+}

@@ -1,0 +1,138 @@
+//! vCPUs: their descriptor, their requests and kicks, and the shell around KVM_RUN.
+//!
+//! [`seat`] is what other threads use (requests, kicks, waiting for a vCPU to be out of guest mode), [`run`] the system
+//! call, [`halt`] waiting for interrupts, [`stats`] the counters. What a vCPU *is* belongs to the architecture.
+
+mod file;
+pub mod halt;
+mod kick;
+mod mode;
+mod run;
+mod seat;
+pub mod stats;
+
+pub use kick::{Kick, KickBits};
+pub use seat::{GuestMode, PageNotice, PageNotices, Request, Requests, Seat, Seats};
+pub use stats::VcpuStats;
+
+pub(crate) use file::VcpuFile;
+
+use crate::arch::Arch;
+use crate::errno::Errno;
+use crate::ranks;
+use crate::vm::Vm;
+use ring3_host::lock::{RankedGuard, RankedMutex};
+use ring3_host::shared::SharedPages;
+use ring3_uapi::run as page;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+/// What only the holder of the vCPU's mutex touches.
+struct Owned<A: Arch> {
+    arch: A::Vcpu,
+    /// KVM_SET_SIGNAL_MASK.
+    signal_mask: Option<u64>,
+}
+
+/// A vCPU.
+pub struct Vcpu<A: Arch> {
+    seat: Arc<Seat>,
+    vm: Arc<Vm<A>>,
+    pages: Arc<SharedPages>,
+    owned: RankedMutex<Owned<A>>,
+    shared: A::Shared,
+    stats: Arc<VcpuStats>,
+    halt_poll: halt::HaltPoll,
+    /// What `immediate_exit` was when the current KVM_RUN began.
+    immediate_exit: std::sync::atomic::AtomicBool,
+}
+
+impl<A: Arch> Vcpu<A> {
+    /// A vCPU and the descriptor that the client maps its pages from.
+    pub(crate) fn create(vm: &Arc<Vm<A>>, id: u32, index: u32) -> Result<(Arc<Vcpu<A>>, OwnedFd), Errno> {
+        let seat = Arc::new(Seat::new(id, index));
+        let (pages, fd) = SharedPages::create(&format!("kvm-vcpu:{id}"), A::LIMITS.vcpu_mmap_pages)?;
+        let (arch, shared) = A::create_vcpu(vm, &seat)?;
+        let vcpu = Vcpu {
+            seat,
+            vm: Arc::clone(vm),
+            pages: Arc::new(pages),
+            owned: RankedMutex::new(
+                ranks::VCPU,
+                Owned {
+                    arch,
+                    signal_mask: None,
+                },
+            ),
+            shared,
+            stats: vm.stats().add(),
+            halt_poll: halt::HaltPoll::default(),
+            immediate_exit: std::sync::atomic::AtomicBool::new(false),
+        };
+        Ok((Arc::new(vcpu), fd))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.seat.id()
+    }
+
+    pub fn index(&self) -> u32 {
+        self.seat.index()
+    }
+
+    /// Its face to other threads.
+    pub fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
+
+    pub fn vm(&self) -> &Arc<Vm<A>> {
+        &self.vm
+    }
+
+    /// The architecture's state that other threads reach.
+    pub fn shared(&self) -> &A::Shared {
+        &self.shared
+    }
+
+    /// The pages that the client maps: `kvm_run` first.
+    pub fn pages(&self) -> &Arc<SharedPages> {
+        &self.pages
+    }
+
+    pub fn stats(&self) -> &VcpuStats {
+        &self.stats
+    }
+
+    /// Whether this KVM_RUN is only to complete the last exit, and then return EINTR.
+    pub fn immediate_exit(&self) -> bool {
+        self.immediate_exit.load(Relaxed)
+    }
+
+    /// Sets `exit_reason` in the run page.
+    pub fn set_exit_reason(&self, reason: u32) {
+        self.pages.store(page::EXIT_REASON, &reason);
+    }
+
+    fn sample_immediate_exit(&self) {
+        let now = self.pages.atomic_u8(page::IMMEDIATE_EXIT).load(Acquire) != 0;
+        self.immediate_exit.store(now, Relaxed);
+    }
+
+    /// Waits for the vCPU's mutex, as every ioctl of it does, and lends its state. Not from a thread that runs the vCPU.
+    pub fn with_state<R>(&self, f: impl FnOnce(&mut A::Vcpu) -> R) -> R {
+        f(&mut self.owned().arch)
+    }
+
+    fn owned(&self) -> RankedGuard<'_, Owned<A>> {
+        self.owned.lock()
+    }
+}
+
+impl<A: Arch> std::fmt::Debug for Vcpu<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vcpu")
+            .field("seat", &self.seat)
+            .finish_non_exhaustive()
+    }
+}

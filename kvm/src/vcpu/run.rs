@@ -1,0 +1,24 @@
+//! The shell around KVM_RUN: whose turn it is, which signals end it, what is counted. The loop inside is the architecture's
+//! ([`crate::arch::Vcpus::run`]).
+
+use super::{KickBits, Owned, Vcpu};
+use crate::arch::{Arch, Vcpus};
+use crate::errno::Errno;
+use ring3_uapi::exit::KVM_EXIT_INTR;
+use std::sync::Arc;
+
+impl<A: Arch> Vcpu<A> {
+    /// KVM_RUN, with the vCPU's mutex held.
+    pub(super) fn run(self: &Arc<Self>, owned: &mut Owned<A>) -> Result<i64, Errno> {
+        self.sample_immediate_exit();
+        let kick = self.seat().kick();
+        kick.clear_signal();
+        self.stats.runs.add(1);
+        let result = <A as Vcpus>::run(self, &mut owned.arch);
+        if result == Err(Errno::EINTR) && kick.contains(KickBits::SIGNAL) {
+            self.set_exit_reason(KVM_EXIT_INTR);
+            self.stats.signal_exits.add(1);
+        }
+        result.map(|()| 0)
+    }
+}

@@ -1,0 +1,73 @@
+//! Capabilities that every architecture has: KVM_CHECK_EXTENSION and KVM_ENABLE_CAP.
+
+use super::Vm;
+use crate::arch::{Arch, System, Vms};
+use crate::errno::Errno;
+use ring3_uapi::cap::*;
+use ring3_uapi::{KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KvmEnableCap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const MANUAL_PROTECT: u64 = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
+
+/// KVM_CHECK_EXTENSION, of `/dev/kvm` or of a VM.
+pub(crate) fn check_extension<A: Arch>(vm: Option<&Vm<A>>, arg: u64) -> i64 {
+    let Ok(cap) = u32::try_from(arg) else { return 0 };
+    let limits = &A::LIMITS;
+    match cap {
+        KVM_CAP_USER_MEMORY
+        | KVM_CAP_USER_MEMORY2
+        | KVM_CAP_DESTROY_MEMORY_REGION_WORKS
+        | KVM_CAP_JOIN_MEMORY_REGIONS_WORKS
+        | KVM_CAP_INTERNAL_ERROR_DATA
+        | KVM_CAP_SIGNAL_MSI
+        | KVM_CAP_IOEVENTFD
+        | KVM_CAP_IOEVENTFD_ANY_LENGTH
+        | KVM_CAP_CHECK_EXTENSION_VM
+        | KVM_CAP_ENABLE_CAP_VM
+        | KVM_CAP_SYNC_MMU
+        | KVM_CAP_IMMEDIATE_EXIT
+        | KVM_CAP_HALT_POLL => 1,
+        KVM_CAP_READONLY_MEM => i64::from(limits.memory.readonly),
+        KVM_CAP_COALESCED_MMIO => limits.coalesced_page.map_or(0, |page| page as i64),
+        KVM_CAP_COALESCED_PIO => i64::from(limits.coalesced_page.is_some()),
+        KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => MANUAL_PROTECT as i64,
+        KVM_CAP_IRQ_ROUTING => i64::from(limits.irq_routes),
+        KVM_CAP_MULTI_ADDRESS_SPACE if limits.memory.address_spaces > 1 => {
+            i64::from(limits.memory.address_spaces)
+        }
+        KVM_CAP_NR_MEMSLOTS => i64::from(limits.memory.user_slots),
+        KVM_CAP_NR_VCPUS => {
+            let here = std::thread::available_parallelism().map_or(1, usize::from) as i64;
+            // Some clients want to make four whatever the host has, and processors are threads here.
+            here.max(4).min(i64::from(limits.vcpus))
+        }
+        KVM_CAP_MAX_VCPUS => i64::from(limits.vcpus),
+        KVM_CAP_MAX_VCPU_ID => i64::from(limits.vcpu_ids),
+        _ => <A as System>::check_extension(vm, cap),
+    }
+}
+
+/// KVM_ENABLE_CAP on a VM.
+pub(super) fn enable<A: Arch>(vm: &Arc<Vm<A>>, cap: &KvmEnableCap) -> Result<i64, Errno> {
+    match cap.cap {
+        KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => {
+            let enable = cap.args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+            let allowed = if enable != 0 { MANUAL_PROTECT } else { 0 };
+            if cap.flags != 0 || cap.args[0] & !allowed != 0 {
+                return Err(Errno::EINVAL);
+            }
+            vm.memory.set_manual_protect(cap.args[0]);
+            Ok(0)
+        }
+        KVM_CAP_HALT_POLL => {
+            let most = u32::try_from(cap.args[0]).map_err(|_| Errno::EINVAL)?;
+            if cap.flags != 0 {
+                return Err(Errno::EINVAL);
+            }
+            vm.halt_poll_most.store(most, Relaxed);
+            Ok(0)
+        }
+        _ => <A as Vms>::enable_cap(vm, cap),
+    }
+}

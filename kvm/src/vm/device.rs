@@ -1,0 +1,57 @@
+//! KVM_CREATE_DEVICE, and the descriptors it gives.
+
+use super::{Life, Vm};
+use crate::arch::{Arch, Device, Purpose, Vms};
+use crate::errno::Errno;
+use crate::file::{File, FileKind};
+use crate::files::Files;
+use ring3_host::fd;
+use ring3_host::user::UserPtr;
+use ring3_uapi::device::KVM_CREATE_DEVICE_TEST;
+use ring3_uapi::ioctl::{KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE_ATTR};
+use ring3_uapi::{KvmCreateDevice, KvmDeviceAttr};
+use std::sync::Arc;
+
+struct DeviceFile<A: Arch> {
+    device: Box<dyn Device>,
+    life: Arc<Life<A>>,
+}
+
+impl<A: Arch> File for DeviceFile<A> {
+    fn kind(&self) -> FileKind {
+        FileKind::Device
+    }
+
+    fn ioctl(&self, request: u32, arg: u64) -> Result<i64, Errno> {
+        self.life.check()?;
+        let attr = || UserPtr::new(arg).read::<KvmDeviceAttr>();
+        match request {
+            KVM_SET_DEVICE_ATTR => self.device.set_attr(&attr()?),
+            KVM_GET_DEVICE_ATTR => self.device.get_attr(&attr()?),
+            KVM_HAS_DEVICE_ATTR => self.device.has_attr(&attr()?),
+            _ => Err(Errno::ENOTTY),
+        }
+        .map(|()| 0)
+    }
+}
+
+/// KVM_CREATE_DEVICE.
+pub(super) fn create<A: Arch>(vm: &Arc<Vm<A>>, life: &Arc<Life<A>>, arg: u64) -> Result<i64, Errno> {
+    let at = UserPtr::new(arg);
+    let mut args: KvmCreateDevice = at.read()?;
+    let test = args.flags & KVM_CREATE_DEVICE_TEST != 0;
+    let _changes = vm.changes.lock();
+    if test {
+        <A as Vms>::create_device(vm, args.type_, Purpose::Test)?;
+    } else {
+        let device = <A as Vms>::create_device(vm, args.type_, Purpose::Create)?.ok_or(Errno::ENODEV)?;
+        let memfd = fd::memfd_create("kvm-device", 0)?;
+        let file = DeviceFile {
+            device,
+            life: Arc::clone(life),
+        };
+        args.fd = Files::process().install(Arc::new(file), memfd)? as u32;
+    }
+    at.write(&args)?;
+    Ok(0)
+}
