@@ -10,7 +10,9 @@ pub fn id(fd: impl AsFd) -> Option<u64> {
     let info = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut text = [0; 512];
     let len = rustix::io::read(&info, &mut text).ok()?;
-    let line = text[..len].split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"eventfd-id:"))?;
+    let line = text[..len]
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"eventfd-id:"))?;
     str::from_utf8(line).ok()?.trim().parse().ok()
 }
 

@@ -24,21 +24,11 @@ impl EventFd {
         Ok(EventFd { fd: Arc::new(fd), id })
     }
 
-    /// The descriptor, to watch it.
-    pub fn shared(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.fd)
-    }
-
     /// Adds one.
     pub fn signal(&self) {
         if let Err(error) = fd::eventfd_signal(&*self.fd) {
             tracing::warn!(%error, "an eventfd of the client's cannot be signalled");
         }
-    }
-
-    /// Takes the count; whether it was not zero.
-    pub fn take(&self) -> bool {
-        matches!(fd::eventfd_take(&*self.fd), Ok(Some(_)))
     }
 
     /// Whether both are the same eventfd. All share one inode, so it is the kernel's number of them that tells.

@@ -95,11 +95,9 @@ impl Files {
         let id = fd::identity_of_raw(fd).ok();
         let found = id.and_then(|id| self.objects().get(&id).map(|object| Arc::clone(&object.file)));
         match (&found, id) {
-            (Some(file), Some(id)) => {
-                if !self.get(fd).is_some_and(|cached| Arc::ptr_eq(&cached, file)) {
-                    self.closed(fd);
-                    self.note(fd, id, Arc::clone(file));
-                }
+            (Some(file), Some(id)) if !self.get(fd).is_some_and(|cached| Arc::ptr_eq(&cached, file)) => {
+                self.closed(fd);
+                self.note(fd, id, Arc::clone(file));
             }
             (None, _) if self.is_ours(fd) => self.closed(fd),
             _ => {}
