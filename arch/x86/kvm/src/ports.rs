@@ -67,8 +67,8 @@ pub enum IrqSource {
     Client = 0,
     /// Resampling irqfds.
     Resample = 1,
-    /// The in-kernel PIT.
-    Pit = 2,
+    /// A timer in KVM: the PIT.
+    Timer = 2,
 }
 
 /// The sources that hold one pin high.
@@ -129,9 +129,9 @@ mod tests {
     fn a_line_is_the_or_of_its_sources() {
         let mut line = LineState::default();
         assert_eq!(line.drive(IrqSource::Client, Level::High), Level::High);
-        assert_eq!(line.drive(IrqSource::Pit, Level::High), Level::High);
+        assert_eq!(line.drive(IrqSource::Timer, Level::High), Level::High);
         assert_eq!(line.drive(IrqSource::Client, Level::Low), Level::High);
-        assert_eq!(line.drive(IrqSource::Pit, Level::Low), Level::Low);
+        assert_eq!(line.drive(IrqSource::Timer, Level::Low), Level::Low);
     }
 
     #[test]

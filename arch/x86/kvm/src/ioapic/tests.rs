@@ -204,7 +204,7 @@ fn suppressed_and_edge_eois_leave_level_pins_waiting() {
 fn sources_share_a_pin() {
     let (mut chip, mut bus) = (Ioapic::default(), bus());
     program(&mut chip, 0, 0x30, &mut bus);
-    let mut pit = |level, bus: &mut Bus| chip.set_line(pin(0), IrqSource::Pit, level, Report::Nobody, bus);
+    let mut pit = |level, bus: &mut Bus| chip.set_line(pin(0), IrqSource::Timer, level, Report::Nobody, bus);
     pit(Level::High, &mut bus);
     set(&mut chip, 0, Level::High, &mut bus);
     set(&mut chip, 0, Level::Low, &mut bus);
