@@ -170,6 +170,15 @@ impl Seat {
         if self.kick.pending() { None } else { Some(guest) }
     }
 
+    /// As [`Seat::enter_guest`], but a signal alone does not keep out: for the one instruction whose answer the client
+    /// has just given, which must be complete before KVM_RUN returns.
+    pub fn enter_guest_to_complete(&self) -> Option<GuestMode<'_>> {
+        self.mode.enter();
+        let guest = GuestMode(self);
+        let others = !KickBits::SIGNAL.bits();
+        if self.kick.word().load(SeqCst) & others != 0 { None } else { Some(guest) }
+    }
+
     /// Whether the vCPU is in guest mode.
     pub fn in_guest(&self) -> bool {
         self.mode.in_guest()

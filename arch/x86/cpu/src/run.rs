@@ -93,6 +93,12 @@ impl Cpu {
         self.core.resync();
     }
 
+    /// Other processors wrote to more translated code than could be told.
+    pub fn drop_all_code(&mut self) {
+        self.blocks.clear();
+        self.core.resync();
+    }
+
     fn step(&mut self, world: &mut dyn World) -> Option<Leave> {
         let core = &mut self.core;
         let ended = match self.blocks.find(core, world) {
