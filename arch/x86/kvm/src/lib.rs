@@ -1,10 +1,45 @@
-//! KVM/x86.
+//! KVM/x86: the part of the KVM API that depends on the guest being x86.
+//!
+//! [`X86`] is what the neutral KVM is instantiated with; `ioctls` and `caps` are the tables a client's requests go
+//! through. A vCPU (`vcpu`) runs in `run`: events go in by `inject`, the processor executes against the `world`, and
+//! what the client must do goes out by `exit` and `run_page`. Its registers for the client are in `regs`, `events`,
+//! `mp_state`, `guest_debug`; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time. Interrupts: the
+//! models `lapic`, `ioapic`, `pic` and `pit` behind `ports`, assembled in `irqchip`, put into a VM by `apic` and
+//! `controllers`.
+//!
+//! Not supported: system management mode, nested virtualization, Hyper-V and Xen interfaces, performance counters,
+//! SEV and TDX.
 #![forbid(unsafe_code)]
 
+pub mod apic;
+pub mod caps;
+pub mod clock;
+pub mod controllers;
+pub mod cpuid;
+pub mod events;
+pub mod exit;
+pub mod guest_debug;
+pub mod hypercall;
+pub mod inject;
 pub mod ioapic;
+pub mod ioctls;
 pub mod irqchip;
 pub mod lapic;
 pub mod locks;
+pub mod mp_state;
+pub mod msr;
 pub mod pic;
 pub mod pit;
 pub mod ports;
+pub mod regs;
+pub mod run;
+pub mod run_page;
+pub mod settings;
+pub mod vcpu;
+pub mod vm;
+pub mod world;
+#[cfg(test)]
+mod tests;
+mod x86;
+
+pub use x86::X86;

@@ -1,0 +1,222 @@
+//! Local APICs of a VM: each behind its own lock, reachable from any thread, with timers off the host's clock.
+//!
+//! * `target`: one vCPU's APIC, and what other threads post to the vCPU; `list`: all of a VM, and the way of a
+//!   message to them; `msrs`: the registers; `client`: KVM_GET/SET_LAPIC and what goes with them.
+//!
+//! The functions here also serve a vCPU whose APIC is the client's: it has an APIC base and a CR8, no more.
+
+pub mod client;
+pub mod list;
+pub mod msrs;
+pub mod target;
+
+use ring3_host::addr::GuestPhys;
+
+use crate::controllers;
+use crate::exit::Exit;
+use crate::lapic::{Effect, EndOfInterrupt, Writer};
+use crate::msr::{By, Denied};
+use crate::vcpu::{Unit, X86Vcpu};
+use crate::vm::X86Vm;
+pub use list::Apics;
+pub use target::Target;
+
+/// IA32_APIC_BASE's bits that a vCPU without an APIC of ours checks.
+const BASE_ENABLED: u64 = 1 << 11;
+const BASE_X2APIC: u64 = 1 << 10;
+const BASE_RESERVED: u64 = 0x2ff;
+
+/// Whether the vCPU's local APIC is ours.
+pub fn in_kernel(vcpu: &X86Vcpu) -> bool {
+    vcpu.shared().apic.is_some()
+}
+
+/// IA32_APIC_BASE.
+pub fn base(vcpu: &X86Vcpu, unit: &Unit) -> u64 {
+    match &vcpu.shared().apic {
+        Some(apic) => apic.lock().lapic.base().bits(),
+        None => unit.client_apic.base,
+    }
+}
+
+pub fn set_base(vcpu: &X86Vcpu, unit: &mut Unit, value: u64, by: By) -> Result<(), Denied> {
+    let reserved = u64::MAX.checked_shl(unit.cpuid.physical_bits()).unwrap_or(0);
+    if let Some(apic) = &vcpu.shared().apic {
+        let writer = if by == By::Client {
+            Writer::Client
+        } else {
+            Writer::Guest
+        };
+        apic.lock()
+            .lapic
+            .set_base(value, reserved, writer)
+            .map_err(|_| Denied::Invalid)?;
+        follow_view(vcpu);
+        return Ok(());
+    }
+    let x2apic_alone = value & (BASE_ENABLED | BASE_X2APIC) == BASE_X2APIC;
+    if value & (reserved | BASE_RESERVED) != 0 || x2apic_alone {
+        return Err(Denied::Invalid);
+    }
+    unit.client_apic.base = value;
+    Ok(())
+}
+
+pub fn cr8(vcpu: &X86Vcpu, unit: &Unit) -> u64 {
+    match &vcpu.shared().apic {
+        Some(apic) => apic.lock().lapic.cr8(),
+        None => unit.client_apic.cr8,
+    }
+}
+
+pub fn set_cr8(vcpu: &X86Vcpu, unit: &mut Unit, value: u64) {
+    match &vcpu.shared().apic {
+        Some(apic) => {
+            let mut inner = apic.lock();
+            inner.lapic.set_cr8(value & 15);
+            let due = inner.lapic.highest_pending().is_some();
+            drop(inner);
+            if due {
+                vcpu.seat().event();
+            }
+        }
+        None => unit.client_apic.cr8 = value & 15,
+    }
+}
+
+/// The vector that would be delivered now.
+pub fn pending_vector(vcpu: &X86Vcpu) -> Option<u8> {
+    vcpu.shared().apic.as_ref()?.lock().lapic.highest_pending()
+}
+
+/// Takes that vector.
+pub fn acknowledge(vcpu: &X86Vcpu) -> Option<u8> {
+    vcpu.shared().apic.as_ref()?.lock().lapic.acknowledge()
+}
+
+/// Whether the 8259's line reaches this vCPU.
+pub fn accepts_extint(vcpu: &X86Vcpu) -> bool {
+    vcpu.shared()
+        .apic
+        .as_ref()
+        .is_some_and(|apic| apic.lock().lapic.accepts_extint())
+}
+
+/// A read of the APIC's window; false if the address is not in it.
+pub fn mmio_read(vcpu: &X86Vcpu, gpa: GuestPhys, data: &mut [u8]) -> bool {
+    let Some(apic) = &vcpu.shared().apic else {
+        return false;
+    };
+    let inner = apic.lock();
+    if !inner.lapic.claims(gpa.0) {
+        return false;
+    }
+    inner.lapic.mmio_read(gpa.0, data, &inner.port);
+    true
+}
+
+/// A write to the APIC's window; false if the address is not in it.
+pub fn mmio_write(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys, data: &[u8]) -> bool {
+    let Some(apic) = &vcpu.shared().apic else {
+        return false;
+    };
+    let mut guard = apic.lock();
+    if !guard.lapic.claims(gpa.0) {
+        return false;
+    }
+    let inner = &mut *guard;
+    let effect = inner.lapic.mmio_write(gpa.0, data, &mut inner.port);
+    drop(guard);
+    carry_out(vcpu, unit, effect);
+    true
+}
+
+/// Does what a write to the APIC asked of the rest of the VM.
+fn carry_out(vcpu: &X86Vcpu, unit: &mut Unit, effect: Effect) {
+    match effect {
+        Effect::None => {}
+        Effect::Send(message) => {
+            let arch = vcpu.vm().arch();
+            arch.apics.send(
+                &message,
+                vcpu.seat().index() as usize,
+                arch.settings.broadcast_rule(),
+            );
+        }
+        Effect::EndOfInterrupt(eoi) => end_of_interrupt(vcpu, unit, &eoi),
+    }
+    follow_view(vcpu);
+    if pending_vector(vcpu).is_some() {
+        vcpu.seat().event();
+    }
+}
+
+/// When the APIC's ids or mode changed, so may have what EOIs leave the APICs.
+fn follow_view(vcpu: &X86Vcpu) {
+    let Some(apic) = &vcpu.shared().apic else { return };
+    let changed = apic.lock().lapic.take_changed_view().is_some();
+    if changed {
+        controllers::refresh_eoi_vectors(vcpu.vm());
+    }
+}
+
+fn end_of_interrupt(vcpu: &X86Vcpu, unit: &mut Unit, eoi: &EndOfInterrupt) {
+    let vm = vcpu.vm();
+    if controllers::is_split(vm) {
+        unit.io.queue(Exit::IoapicEoi { vector: eoi.vector });
+    } else {
+        controllers::end_of_interrupt(vm, vcpu.seat().index() as usize, eoi);
+    }
+}
+
+/// KVM_HC_KICK_CPU: ends the paravirtual halt of the vCPU with this APIC id.
+pub fn unhalt(vm: &X86Vm, apic_id: u32) {
+    vm.arch().apics.each(|target| {
+        if target.seat.id() == apic_id {
+            target.post_unhalt();
+        }
+    });
+}
+
+/// KVM_HC_SEND_IPI: to the APIC ids `first` + i for each bit i of the bitmap. Answers how many took it.
+pub fn send_ipis(vcpu: &X86Vcpu, bitmap: [u64; 2], first: u32, icr: u64, width: u32) -> u64 {
+    use crate::lapic::{ApicMessage, DeliveryMode};
+    let arch = vcpu.vm().arch();
+    let mut sent = 0;
+    for bit in 0..2 * width {
+        if bitmap[(bit / width) as usize] >> (bit % width) & 1 == 0 {
+            continue;
+        }
+        let message = ApicMessage::from_icr(icr as u32 & !0xc_0800, first.wrapping_add(bit));
+        if matches!(message.delivery_mode, DeliveryMode::Fixed | DeliveryMode::Nmi) {
+            let source = vcpu.seat().index() as usize;
+            sent += u64::from(arch.apics.send(&message, source, arch.settings.broadcast_rule()));
+        }
+    }
+    sent
+}
+
+pub fn is_unhalted(vcpu: &X86Vcpu) -> bool {
+    vcpu.shared().posted.unhalted()
+}
+
+/// An INIT waits to be taken.
+pub fn init_latched(vcpu: &X86Vcpu) -> bool {
+    vcpu.shared().posted.init_pending()
+}
+
+pub fn set_init_latched(vcpu: &X86Vcpu, latched: bool) {
+    if in_kernel(vcpu) {
+        vcpu.shared().posted.set_init(latched);
+    }
+}
+
+/// KVM_MP_STATE_SIPI_RECEIVED: a STARTUP with the vector set by KVM_SET_VCPU_EVENTS.
+pub fn post_sipi(vcpu: &X86Vcpu) {
+    vcpu.shared().posted.repeat_sipi();
+    vcpu.seat().event();
+}
+
+pub fn set_sipi_vector(vcpu: &X86Vcpu, vector: u8) {
+    vcpu.shared().posted.set_sipi_vector(vector);
+}

@@ -1,0 +1,55 @@
+//! The local APIC's registers as MSRs: the base, the x2APIC range, the TSC deadline.
+
+use crate::msr::{Access, Denied};
+
+pub fn read_base(a: &mut Access) -> Result<u64, Denied> {
+    Ok(super::base(a.vcpu, a.unit))
+}
+
+pub fn write_base(a: &mut Access, value: u64) -> Result<(), Denied> {
+    super::set_base(a.vcpu, a.unit, value, a.by)
+}
+
+pub fn read_x2apic(a: &mut Access) -> Result<u64, Denied> {
+    let apic = a.vcpu.shared().apic.as_ref().ok_or(Denied::Invalid)?;
+    let inner = apic.lock();
+    inner
+        .lapic
+        .msr_read(a.index, &inner.port)
+        .map_err(|_| Denied::Invalid)
+}
+
+pub fn write_x2apic(a: &mut Access, value: u64) -> Result<(), Denied> {
+    let apic = a.vcpu.shared().apic.as_ref().ok_or(Denied::Invalid)?;
+    let mut guard = apic.lock();
+    let inner = &mut *guard;
+    let effect = inner
+        .lapic
+        .msr_write(a.index, value, &mut inner.port)
+        .map_err(|_| Denied::Invalid)?;
+    drop(guard);
+    super::carry_out(a.vcpu, a.unit, effect);
+    Ok(())
+}
+
+pub fn read_deadline(a: &mut Access) -> Result<u64, Denied> {
+    Ok(a.vcpu
+        .shared()
+        .apic
+        .as_ref()
+        .map_or(0, |apic| apic.lock().lapic.tsc_deadline()))
+}
+
+pub fn write_deadline(a: &mut Access, value: u64) -> Result<(), Denied> {
+    if let Some(apic) = &a.vcpu.shared().apic {
+        let mut guard = apic.lock();
+        let inner = &mut *guard;
+        inner.lapic.set_tsc_deadline(value, &mut inner.port);
+        let due = inner.lapic.highest_pending().is_some();
+        drop(guard);
+        if due {
+            a.vcpu.seat().event();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,413 @@
+//! Exits to the client: what the run page says, and what the client answers.
+//!
+//! An exit is queued by whoever finds that the client is needed, and shown by the run loop, one per KVM_RUN. Writes
+//! of one instruction may queue several. Answers to reads are kept here until the instruction that wanted
+//! them, executed again, has retired.
+
+use std::collections::VecDeque;
+
+use ring3_host::addr::GuestPhys;
+use ring3_host::shared::SharedPages;
+use ring3_uapi::exit::*;
+use ring3_uapi::run::{self, *};
+
+/// Something for the client to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    PortRead {
+        port: u16,
+        size: u8,
+    },
+    PortWrite {
+        port: u16,
+        size: u8,
+        data: [u8; 4],
+    },
+    MmioRead {
+        gpa: GuestPhys,
+        len: u8,
+    },
+    MmioWrite {
+        gpa: GuestPhys,
+        len: u8,
+        data: [u8; 8],
+    },
+    ReadMsr {
+        index: u32,
+        reason: u32,
+    },
+    WriteMsr {
+        index: u32,
+        reason: u32,
+        data: u64,
+    },
+    Halt,
+    Shutdown,
+    InterruptWindow,
+    /// The guest lowered its task priority, and the local APIC is the client's.
+    TaskPriority,
+    /// The client's I/O APIC wants to hear of this EOI.
+    IoapicEoi {
+        vector: u8,
+    },
+    Debug {
+        exception: u32,
+        pc: u64,
+        dr6: u64,
+        dr7: u64,
+    },
+    EmulationFailure {
+        bytes: [u8; 15],
+        len: u8,
+    },
+    /// An event could not be delivered.
+    DeliveryFailure {
+        vector: u8,
+    },
+}
+
+/// The client's answer to a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Port {
+        port: u16,
+        size: u8,
+        data: [u8; 4],
+    },
+    Mmio {
+        gpa: GuestPhys,
+        len: u8,
+        data: [u8; 8],
+    },
+    /// `None`: the access shall fault.
+    Msr {
+        index: u32,
+        data: Option<u64>,
+    },
+    WroteMsr {
+        index: u32,
+        fault: bool,
+    },
+}
+
+/// Exits to show and answers to use.
+#[derive(Clone, Debug, Default)]
+pub struct Pending {
+    queue: VecDeque<Exit>,
+    /// What the client is working on.
+    shown: Option<Exit>,
+    answers: Vec<Answer>,
+    /// How many answers the instruction has used so far.
+    used: usize,
+}
+
+impl Pending {
+    pub fn queue(&mut self, exit: Exit) {
+        self.queue.push_back(exit);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether the client's answer waits to be used by an instruction.
+    pub fn answered(&self) -> bool {
+        self.used < self.answers.len()
+    }
+
+    /// Starts an attempt at an instruction: its answers are used from the first on.
+    pub fn rewind(&mut self) {
+        self.used = 0;
+    }
+
+    /// The instruction is done with its answers.
+    pub fn retire(&mut self) {
+        self.answers.clear();
+        self.used = 0;
+    }
+
+    /// Shows the next exit in the run page. False if there is none.
+    pub fn show(&mut self, page: &SharedPages) -> bool {
+        let Some(exit) = self.queue.pop_front() else {
+            return false;
+        };
+        fill(page, &exit);
+        self.shown = Some(exit);
+        true
+    }
+
+    /// Takes the client's answer to the exit shown last, if it was one that has an answer.
+    pub fn complete(&mut self, page: &SharedPages) {
+        let answer = match self.shown.take() {
+            Some(Exit::PortRead { port, size }) => {
+                let data: [u8; 4] = page.load(X86_PIO_DATA);
+                Answer::Port { port, size, data }
+            }
+            Some(Exit::MmioRead { gpa, len }) => Answer::Mmio {
+                gpa,
+                len,
+                data: page.load(MMIO_DATA),
+            },
+            Some(Exit::ReadMsr { index, .. }) => {
+                let error: u8 = page.load(MSR_ERROR);
+                Answer::Msr {
+                    index,
+                    data: (error == 0).then(|| page.load(MSR_DATA)),
+                }
+            }
+            Some(Exit::WriteMsr { index, .. }) => {
+                let error: u8 = page.load(MSR_ERROR);
+                Answer::WroteMsr {
+                    index,
+                    fault: error != 0,
+                }
+            }
+            _ => return,
+        };
+        self.answers.push(answer);
+    }
+
+    /// The next answer, if it is to this question; otherwise the instruction is another one and the answers are void.
+    fn take(&mut self, matches: impl Fn(&Answer) -> bool) -> Option<Answer> {
+        let answer = *self.answers.get(self.used)?;
+        if matches(&answer) {
+            self.used += 1;
+            Some(answer)
+        } else {
+            self.retire();
+            None
+        }
+    }
+
+    pub fn take_port(&mut self, port: u16, data: &mut [u8]) -> bool {
+        let len = data.len();
+        let found = self.take(
+            |a| matches!(a, Answer::Port { port: p, size, .. } if *p == port && usize::from(*size) == len),
+        );
+        let Some(Answer::Port { data: from, .. }) = found else {
+            return false;
+        };
+        copy(data, &from);
+        true
+    }
+
+    pub fn take_mmio(&mut self, gpa: GuestPhys, data: &mut [u8]) -> bool {
+        let want = data.len();
+        let found = self.take(
+            |a| matches!(a, Answer::Mmio { gpa: g, len, .. } if *g == gpa && usize::from(*len) == want),
+        );
+        let Some(Answer::Mmio { data: from, .. }) = found else {
+            return false;
+        };
+        copy(data, &from);
+        true
+    }
+
+    /// The outer `None`: not answered yet; the inner: the access shall fault.
+    pub fn take_msr(&mut self, index: u32) -> Option<Option<u64>> {
+        match self.take(|a| matches!(a, Answer::Msr { index: i, .. } if *i == index))? {
+            Answer::Msr { data, .. } => Some(data),
+            _ => None,
+        }
+    }
+
+    pub fn take_wrote_msr(&mut self, index: u32) -> Option<Result<(), ()>> {
+        match self.take(|a| matches!(a, Answer::WroteMsr { index: i, .. } if *i == index))? {
+            Answer::WroteMsr { fault, .. } => Some(if fault { Err(()) } else { Ok(()) }),
+            _ => None,
+        }
+    }
+}
+
+fn copy(to: &mut [u8], from: &[u8]) {
+    for (t, f) in to.iter_mut().zip(from) {
+        *t = *f;
+    }
+}
+
+/// Sets the run page's exit reason.
+pub fn reason(page: &SharedPages, reason: u32) {
+    page.store(run::EXIT_REASON, &reason);
+}
+
+fn fill_io(page: &SharedPages, direction: u8, size: u8, port: u16) {
+    reason(page, KVM_EXIT_IO);
+    page.store(
+        PAYLOAD,
+        &RunIo {
+            direction,
+            size,
+            port,
+            count: 1,
+            data_offset: X86_PIO_DATA as u64,
+        },
+    );
+}
+
+fn fill_mmio(page: &SharedPages, gpa: GuestPhys, len: u8, data: [u8; 8], is_write: bool) {
+    reason(page, KVM_EXIT_MMIO);
+    let payload = RunMmio {
+        phys_addr: gpa.0,
+        data,
+        len: len.into(),
+        is_write: is_write.into(),
+        ..RunMmio::default()
+    };
+    page.store(PAYLOAD, &payload);
+}
+
+fn fill_internal(page: &SharedPages, internal: &RunInternal) {
+    reason(page, KVM_EXIT_INTERNAL_ERROR);
+    page.store(PAYLOAD, internal);
+}
+
+fn fill(page: &SharedPages, exit: &Exit) {
+    match *exit {
+        Exit::PortRead { port, size } => fill_io(page, KVM_EXIT_IO_IN, size, port),
+        Exit::PortWrite { port, size, data } => {
+            page.store(X86_PIO_DATA, &data);
+            fill_io(page, KVM_EXIT_IO_OUT, size, port);
+        }
+        Exit::MmioRead { gpa, len } => fill_mmio(page, gpa, len, [0; 8], false),
+        Exit::MmioWrite { gpa, len, data } => fill_mmio(page, gpa, len, data, true),
+        Exit::ReadMsr { index, reason: why } => {
+            reason(page, KVM_EXIT_X86_RDMSR);
+            page.store(
+                PAYLOAD,
+                &RunMsr {
+                    reason: why,
+                    index,
+                    ..RunMsr::default()
+                },
+            );
+        }
+        Exit::WriteMsr {
+            index,
+            reason: why,
+            data,
+        } => {
+            reason(page, KVM_EXIT_X86_WRMSR);
+            page.store(
+                PAYLOAD,
+                &RunMsr {
+                    reason: why,
+                    index,
+                    data,
+                    ..RunMsr::default()
+                },
+            );
+        }
+        Exit::Halt => reason(page, KVM_EXIT_HLT),
+        Exit::Shutdown => reason(page, KVM_EXIT_SHUTDOWN),
+        Exit::InterruptWindow => reason(page, KVM_EXIT_IRQ_WINDOW_OPEN),
+        Exit::TaskPriority => reason(page, KVM_EXIT_SET_TPR),
+        Exit::IoapicEoi { vector } => {
+            reason(page, KVM_EXIT_IOAPIC_EOI);
+            page.store(PAYLOAD, &RunEoi { vector });
+        }
+        Exit::Debug {
+            exception,
+            pc,
+            dr6,
+            dr7,
+        } => {
+            reason(page, KVM_EXIT_DEBUG);
+            let arch = ring3_uapi::x86::KvmDebugExitArch {
+                exception,
+                pc,
+                dr6,
+                dr7,
+                ..Default::default()
+            };
+            page.store(PAYLOAD, &arch);
+        }
+        Exit::EmulationFailure { bytes, len } => {
+            let failure = RunEmulationFailure {
+                suberror: KVM_INTERNAL_ERROR_EMULATION,
+                ndata: if len == 0 { 0 } else { 3 },
+                flags: if len == 0 {
+                    0
+                } else {
+                    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+                },
+                insn_size: len,
+                insn_bytes: bytes,
+            };
+            reason(page, KVM_EXIT_INTERNAL_ERROR);
+            page.store(PAYLOAD, &failure);
+        }
+        Exit::DeliveryFailure { vector } => {
+            let mut internal = RunInternal {
+                suberror: KVM_INTERNAL_ERROR_DELIVERY_EV,
+                ndata: 1,
+                ..RunInternal::default()
+            };
+            internal.data[0] = vector.into();
+            fill_internal(page, &internal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> SharedPages {
+        SharedPages::create("run", 3).unwrap().0
+    }
+
+    #[test]
+    fn a_port_read_is_answered_and_used_until_it_retires() {
+        let page = page();
+        let mut io = Pending::default();
+        io.queue(Exit::PortRead { port: 0x60, size: 1 });
+        assert!(io.show(&page));
+        assert_eq!(page.load::<u32>(run::EXIT_REASON), KVM_EXIT_IO);
+        page.store(X86_PIO_DATA, &0x5au8);
+        io.complete(&page);
+        for _ in 0..2 {
+            io.rewind();
+            let mut byte = [0];
+            assert!(io.take_port(0x60, &mut byte));
+            assert_eq!(byte, [0x5a]);
+        }
+        io.retire();
+        assert!(!io.take_port(0x60, &mut [0]));
+    }
+
+    #[test]
+    fn answers_to_another_question_are_void() {
+        let page = page();
+        let mut io = Pending::default();
+        io.queue(Exit::MmioRead {
+            gpa: GuestPhys(0x1000),
+            len: 4,
+        });
+        io.show(&page);
+        io.complete(&page);
+        assert!(!io.take_mmio(GuestPhys(0x2000), &mut [0; 4]));
+        assert!(!io.take_mmio(GuestPhys(0x1000), &mut [0; 4]));
+    }
+
+    #[test]
+    fn writes_are_shown_one_by_one() {
+        let page = page();
+        let mut io = Pending::default();
+        io.queue(Exit::MmioWrite {
+            gpa: GuestPhys(8),
+            len: 8,
+            data: [1; 8],
+        });
+        io.queue(Exit::MmioWrite {
+            gpa: GuestPhys(16),
+            len: 8,
+            data: [2; 8],
+        });
+        assert!(io.show(&page));
+        io.complete(&page);
+        assert!(io.show(&page));
+        let shown: RunMmio = page.load(PAYLOAD);
+        assert_eq!((shown.phys_addr, shown.is_write), (16, 1));
+        assert!(!io.show(&page));
+    }
+}

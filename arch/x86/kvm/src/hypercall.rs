@@ -1,0 +1,52 @@
+//! KVM's hypercalls.
+//!
+//! Not supported: MAP_GPA_RANGE, SCHED_YIELD (its CPUID bit is absent), CLOCK_PAIRING.
+
+use ring3_uapi::x86::pv::{KVM_HC_KICK_CPU, KVM_HC_SEND_IPI, KVM_HC_VAPIC_POLL_IRQ};
+use ring3_x86_cpu::State;
+use ring3_x86_cpu::state::{RAX, RBX, RCX, RDX, RSI};
+
+use crate::cpuid::features::pv;
+use crate::vcpu::{Unit, X86Vcpu};
+
+/// What hypercalls answer: the guest's error numbers.
+const ENOSYS: u64 = -1000i64 as u64;
+const EPERM: u64 = -1i64 as u64;
+
+/// VMCALL or VMMCALL: number and arguments from the registers, the answer to RAX.
+pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) {
+    let wide = state.code64();
+    let arg = |i: usize| {
+        if wide {
+            state.gpr[i]
+        } else {
+            state.gpr[i] & 0xffff_ffff
+        }
+    };
+    let (number, args) = (arg(RAX), [arg(RBX), arg(RCX), arg(RDX), arg(RSI)]);
+    let answer = if state.cpl() != 0 {
+        EPERM
+    } else {
+        dispatch(vcpu, unit, number, args, wide)
+    };
+    state.gpr[RAX] = if wide { answer } else { answer & 0xffff_ffff };
+}
+
+fn has(unit: &Unit, bit: u32) -> bool {
+    !unit.enforce_pv_cpuid || unit.cpuid.pv_features().is_some_and(|f| f >> bit & 1 != 0)
+}
+
+fn dispatch(vcpu: &X86Vcpu, unit: &mut Unit, number: u64, args: [u64; 4], wide: bool) -> u64 {
+    match u32::try_from(number) {
+        Ok(KVM_HC_VAPIC_POLL_IRQ) => 0,
+        Ok(KVM_HC_KICK_CPU) if has(unit, pv::PV_UNHALT) => {
+            crate::apic::unhalt(vcpu.vm(), args[1] as u32);
+            0
+        }
+        Ok(KVM_HC_SEND_IPI) if has(unit, pv::PV_SEND_IPI) => {
+            let width = if wide { 64 } else { 32 };
+            crate::apic::send_ipis(vcpu, [args[0], args[1]], args[2] as u32, args[3], width)
+        }
+        _ => ENOSYS,
+    }
+}

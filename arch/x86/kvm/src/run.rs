@@ -1,0 +1,302 @@
+//! KVM_RUN: from the client's last answer to the next exit.
+
+use std::sync::Arc;
+
+use ring3_host::addr::GuestPhys;
+use ring3_kvm::Errno;
+use ring3_kvm::vcpu::{KickBits, Request};
+use ring3_uapi::exit::KVM_EXIT_INTR;
+use ring3_uapi::*;
+use ring3_x86_cpu::Leave;
+
+use crate::exit::{self, Exit};
+use crate::inject::{self, Injected};
+use crate::vcpu::{CLOCK_UPDATE, VcpuState, X86Vcpu, init, startup};
+use crate::world::Machine;
+use crate::{apic, run_page};
+
+/// What one turn of the loop came to.
+enum Turn {
+    Again,
+    /// An exit is queued for the client.
+    Exit,
+}
+
+pub fn run(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
+    s.unit.ran = true;
+    let page = vcpu.pages();
+    run_page::load(vcpu, s)?;
+    let result = enter(vcpu, s);
+    if let Err(Errno::EINTR) = result {
+        exit::reason(page, KVM_EXIT_INTR);
+    }
+    run_page::save(vcpu, s);
+    result
+}
+
+fn enter(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
+    let page = vcpu.pages();
+    if s.unit.mp_state == KVM_MP_STATE_UNINITIALIZED {
+        return wait_for_start(vcpu, s);
+    }
+    s.unit.io.complete(page);
+    s.cpu.client_ran();
+    // The instruction that waits for an answer is executed even on the way out: the answer must not be lost.
+    if s.unit.io.answered() && finish_instruction(vcpu, s) {
+        return Ok(());
+    }
+    if s.unit.io.show(page) {
+        return Ok(());
+    }
+    if vcpu.immediate_exit() {
+        return Err(Errno::EINTR);
+    }
+    loop {
+        match turn(vcpu, s)? {
+            Turn::Again => {}
+            Turn::Exit => {
+                s.unit.io.show(page);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// An application processor that was never started: KVM_RUN sleeps until it is, then tells the client to call again.
+fn wait_for_start(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
+    if vcpu.immediate_exit() {
+        return Err(Errno::EINTR);
+    }
+    loop {
+        let kick = vcpu.seat().kick().take();
+        if kick.contains(KickBits::SIGNAL) {
+            return Err(Errno::EINTR);
+        }
+        serve_requests(vcpu, s)?;
+        accept_apic_events(vcpu, s);
+        if s.unit.mp_state != KVM_MP_STATE_UNINITIALIZED {
+            return Err(Errno::EAGAIN);
+        }
+        vcpu.halt(None);
+    }
+}
+
+/// Executes the one instruction whose answer the client just gave. True if that needs the client again.
+fn finish_instruction(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> bool {
+    s.unit.io.rewind();
+    let guest = loop {
+        // What is posted meanwhile is served first; a signal must wait until the instruction is complete.
+        let seat = vcpu.seat();
+        seat.kick().take();
+        if serve_requests(vcpu, s).is_err() {
+            return false;
+        }
+        if let Some(guest) = seat.enter_guest_to_complete() {
+            break guest;
+        }
+    };
+    let mut machine = Machine {
+        vcpu,
+        unit: &mut s.unit,
+    };
+    let leave = s.cpu.run_one(&mut machine);
+    drop(guest);
+    // Events that were posted are looked at before the guest runs on.
+    vcpu.seat().event();
+    match leave {
+        None => false,
+        Some(leave) => matches!(handle(vcpu, s, leave), Ok(Turn::Exit)) && s.unit.io.show(vcpu.pages()),
+    }
+}
+
+fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
+    let kick = vcpu.seat().kick().take();
+    if kick.contains(KickBits::SIGNAL) {
+        return Err(Errno::EINTR);
+    }
+    serve_requests(vcpu, s)?;
+    accept_apic_events(vcpu, s);
+    if s.unit.mp_state != KVM_MP_STATE_RUNNABLE {
+        if !wakes(vcpu, s) {
+            vcpu.halt(None);
+            return Ok(Turn::Again);
+        }
+        if s.unit.mp_state == KVM_MP_STATE_HALTED {
+            vcpu.shared().posted.take_unhalted();
+            s.unit.mp_state = KVM_MP_STATE_RUNNABLE;
+        }
+    }
+    let Some(guest) = vcpu.seat().enter_guest() else {
+        return Ok(Turn::Again);
+    };
+    s.unit.io.rewind();
+    let leave = match inject::inject(vcpu, s) {
+        Injected::Ready => {
+            let mut machine = Machine {
+                vcpu,
+                unit: &mut s.unit,
+            };
+            s.cpu.run(&mut machine, vcpu.seat().kick().word())
+        }
+        Injected::Left(leave) => leave,
+        Injected::Exit(exit) => {
+            s.unit.io.queue(exit);
+            Leave::Paused
+        }
+    };
+    drop(guest);
+    handle(vcpu, s, leave)
+}
+
+fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {
+    match leave {
+        Leave::Kicked | Leave::NmiWindow => Ok(Turn::Again),
+        Leave::InterruptWindow => Ok(interrupt_window(vcpu, s)),
+        Leave::Paused => Ok(Turn::Exit),
+        Leave::Halted => Ok(halted(vcpu, s)),
+        Leave::TripleFault => Ok(queue(s, Exit::Shutdown)),
+        Leave::Debug { vector, dr6 } => {
+            let state = &s.cpu.core.state;
+            let debug = Exit::Debug {
+                exception: vector.into(),
+                pc: s.cpu.core.code_address(),
+                dr6: dr6 | ring3_x86_cpu::state::DR6_FIXED,
+                dr7: state.dr7,
+            };
+            Ok(queue(s, debug))
+        }
+        Leave::Unsupported => {
+            let failure = emulation_failure(vcpu, s);
+            Ok(queue(s, failure))
+        }
+        Leave::LostMemory(_) => Err(Errno::EFAULT),
+    }
+}
+
+fn queue(s: &mut VcpuState, exit: Exit) -> Turn {
+    s.unit.io.queue(exit);
+    Turn::Exit
+}
+
+/// HLT: ours to sleep on if the local APIC is ours, otherwise the client's.
+fn halted(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
+    if !apic::in_kernel(vcpu) {
+        return queue(s, Exit::Halt);
+    }
+    s.unit.mp_state = KVM_MP_STATE_HALTED;
+    if s.unit.io.is_empty() {
+        Turn::Again
+    } else {
+        Turn::Exit
+    }
+}
+
+fn interrupt_window(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
+    if run_page::wants_window(vcpu) && inject::ready_for_client(vcpu, s) {
+        return queue(s, Exit::InterruptWindow);
+    }
+    Turn::Again
+}
+
+/// The failing instruction's bytes, as far as they can be read.
+fn emulation_failure(vcpu: &X86Vcpu, s: &mut VcpuState) -> Exit {
+    let mut bytes = [0; 15];
+    let mut len = 0;
+    let address = s.cpu.core.code_address();
+    let mut machine = Machine {
+        vcpu,
+        unit: &mut s.unit,
+    };
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        let linear = address.wrapping_add(i as u64);
+        let Some(gpa) = s.cpu.core.translate(&mut machine, linear) else {
+            break;
+        };
+        let mut one = [0];
+        if crate::vm::read_guest(vcpu.vm(), gpa, &mut one).is_err() {
+            break;
+        }
+        *byte = one[0];
+        len = i as u8 + 1;
+    }
+    tracing::warn!(rip = address, bytes = ?&bytes[..usize::from(len)], "instruction not supported");
+    Exit::EmulationFailure { bytes, len }
+}
+
+fn serve_requests(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
+    let seat = vcpu.seat();
+    if !seat.has_requests() {
+        return Ok(());
+    }
+    let requests = seat.take_requests();
+    if requests.contains(Request::DEAD) {
+        return Err(Errno::EIO);
+    }
+    if requests.contains(Request::TLB_FLUSH) || requests.contains(Request::SLOTS_CHANGED) {
+        s.cpu.core.flush_tlb();
+    }
+    if requests.contains(Request::PAGES) {
+        let notices = seat.take_notices();
+        if notices.everything {
+            s.cpu.drop_all_code();
+            s.cpu.core.mmu.protect_all();
+        }
+        for gfn in &notices.code_dropped {
+            s.cpu.drop_code(GuestPhys(*gfn << 12));
+        }
+        for gfn in &notices.write_revoked {
+            s.cpu.core.mmu.protect(GuestPhys(*gfn << 12));
+        }
+    }
+    if requests.contains(CLOCK_UPDATE) {
+        let tsc = s.unit.tsc;
+        s.unit.clock.publish(vcpu.vm(), &tsc);
+    }
+    Ok(())
+}
+
+/// NMIs that others posted become this vCPU's: two at most are remembered, one while one is being handled.
+pub fn collect_nmis(vcpu: &X86Vcpu, unit: &mut crate::vcpu::Unit) {
+    let new = vcpu.shared().posted.take_nmis();
+    if new != 0 {
+        let all = u32::from(unit.events.nmi_pending) + new;
+        unit.events.nmi_pending = all.min(2) as u8;
+    }
+}
+
+/// INIT and STARTUP.
+pub fn accept_apic_events(vcpu: &X86Vcpu, s: &mut VcpuState) {
+    let posted = &vcpu.shared().posted;
+    if !posted.has_start() || !apic::in_kernel(vcpu) {
+        return;
+    }
+    if posted.take_init() {
+        init(vcpu, s);
+        let boot = crate::vcpu::is_boot_processor(vcpu.vm(), vcpu.seat().id());
+        s.unit.mp_state = if boot {
+            KVM_MP_STATE_RUNNABLE
+        } else {
+            KVM_MP_STATE_INIT_RECEIVED
+        };
+    }
+    if let Some(vector) = posted.take_sipi()
+        && s.unit.mp_state == KVM_MP_STATE_INIT_RECEIVED
+    {
+        startup(s, vector);
+        s.unit.mp_state = KVM_MP_STATE_RUNNABLE;
+    }
+}
+
+/// Whether a vCPU that does not run has a reason to.
+fn wakes(vcpu: &X86Vcpu, s: &mut VcpuState) -> bool {
+    if s.unit.mp_state != KVM_MP_STATE_HALTED {
+        return false;
+    }
+    collect_nmis(vcpu, &mut s.unit);
+    let events = &s.unit.events;
+    let nmi = events.nmi_injected || (events.nmi_pending != 0 && s.cpu.core.accepts_nmi());
+    nmi || events.exception_pending.is_some()
+        || events.triple_fault
+        || vcpu.shared().posted.unhalted()
+        || (s.cpu.core.accepts_interrupts() && inject::has_interrupt(vcpu, s))
+}

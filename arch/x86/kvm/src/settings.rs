@@ -1,0 +1,66 @@
+//! What KVM_ENABLE_CAP and a few old ioctls switch for a whole VM.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use ring3_uapi::x86::KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+
+use crate::lapic::BroadcastRule;
+
+/// Switches of one VM. Each stands alone, so relaxed atomics do.
+#[derive(Debug)]
+pub struct Settings {
+    /// KVM_CAP_DISABLE_QUIRKS(2): KVM_X86_QUIRK_* that are off.
+    pub disabled_quirks: AtomicU64,
+    /// KVM_CAP_X2APIC_API.
+    pub x2apic_api: AtomicU64,
+    /// KVM_CAP_X86_DISABLE_EXITS.
+    pub disabled_exits: AtomicU64,
+    /// KVM_CAP_X86_USER_SPACE_MSR: reasons for which MSR accesses go to the client.
+    pub user_space_msr: AtomicU64,
+    /// KVM_CAP_EXCEPTION_PAYLOAD.
+    pub exception_payload: AtomicBool,
+    /// KVM_CAP_X86_TRIPLE_FAULT_EVENT.
+    pub triple_fault_event: AtomicBool,
+    /// KVM_CAP_MSR_PLATFORM_INFO: the guest may read that register.
+    pub guest_reads_platform_info: AtomicBool,
+    /// KVM_CAP_EXIT_ON_EMULATION_FAILURE.
+    pub exit_on_emulation_failure: AtomicBool,
+    /// KVM_SET_BOOT_CPU_ID.
+    pub boot_cpu_id: AtomicU32,
+    /// KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR: kept for the record, nothing is placed there.
+    pub tss_addr: AtomicU64,
+    pub identity_map_addr: AtomicU64,
+    /// KVM_SET_NR_MMU_PAGES; zero means the default.
+    pub mmu_pages: AtomicU64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            disabled_quirks: AtomicU64::new(0),
+            x2apic_api: AtomicU64::new(0),
+            disabled_exits: AtomicU64::new(0),
+            user_space_msr: AtomicU64::new(0),
+            exception_payload: AtomicBool::new(false),
+            triple_fault_event: AtomicBool::new(false),
+            guest_reads_platform_info: AtomicBool::new(true),
+            exit_on_emulation_failure: AtomicBool::new(false),
+            boot_cpu_id: AtomicU32::new(0),
+            tss_addr: AtomicU64::new(0),
+            identity_map_addr: AtomicU64::new(0xfffb_c000),
+            mmu_pages: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Settings {
+    /// What destination FFh of a device's interrupt means.
+    pub fn broadcast_rule(&self) -> BroadcastRule {
+        let quirk_off = self.x2apic_api.load(Relaxed) & KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK != 0;
+        if quirk_off {
+            BroadcastRule::Strict
+        } else {
+            BroadcastRule::Quirk
+        }
+    }
+}

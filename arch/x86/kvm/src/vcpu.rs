@@ -1,0 +1,222 @@
+//! One vCPU: the processor, and everything of the vCPU that lies outside it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use ring3_kvm::Errno;
+use ring3_kvm::memory::SlotsView;
+use ring3_kvm::vcpu::{Request, Seat, Vcpu};
+use ring3_uapi::{KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
+use ring3_x86_cpu::state::{CR4_OSXSAVE, RDX};
+use ring3_x86_cpu::{Cpu, State};
+
+use crate::X86;
+use crate::apic::Target;
+use crate::apic::target::Posted;
+use crate::clock::pvclock::VcpuClock;
+use crate::clock::tsc::GuestTsc;
+use crate::controllers;
+use crate::cpuid::{self, features};
+use crate::events::Events;
+use crate::exit::Pending;
+use crate::guest_debug::GuestDebug;
+use crate::lapic::{Features, Lapic, ResetKind, Role};
+use crate::msr::mce::Mce;
+use crate::msr::{self};
+use crate::vm::X86Vm;
+
+pub type X86Vcpu = Vcpu<X86>;
+
+/// The request to write the paravirtual clock's page anew.
+pub const CLOCK_UPDATE: Request = Request::arch(0);
+
+/// What the vCPU's own thread (or an ioctl) works on.
+pub struct VcpuState {
+    pub cpu: Cpu,
+    pub unit: Unit,
+}
+
+/// The APIC of a vCPU whose APIC is the client's: what the processor itself keeps of it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientApic {
+    pub base: u64,
+    pub cr8: u64,
+}
+
+/// A vCPU without its processor.
+pub struct Unit {
+    pub cpuid: cpuid::Table,
+    pub msrs: msr::Storage,
+    pub mce: Mce,
+    pub tsc: GuestTsc,
+    pub tsc_adjust: u64,
+    pub clock: VcpuClock,
+    pub events: Events,
+    /// KVM_INTERRUPT with the split irqchip: the client's 8259 wants this vector taken.
+    pub external_vector: Option<u8>,
+    pub mp_state: u32,
+    pub io: Pending,
+    pub debug: GuestDebug,
+    pub client_apic: ClientApic,
+    pub slots: SlotsView,
+    /// KVM_RUN was called.
+    pub ran: bool,
+    pub enforce_pv_cpuid: bool,
+}
+
+/// What other threads reach.
+pub struct Shared {
+    pub posted: Arc<Posted>,
+    /// `None` if the APIC is the client's.
+    pub apic: Option<Arc<Target>>,
+}
+
+impl Unit {
+    /// What CPUID shows of the vCPU's state.
+    pub fn cpuid_runtime(&self, vcpu: &X86Vcpu, state: &State) -> cpuid::Runtime {
+        cpuid::Runtime {
+            osxsave: state.cr4 & CR4_OSXSAVE != 0,
+            ospke: false,
+            apic_enabled: crate::apic::base(vcpu, self) & 1 << 11 != 0,
+            xcr0: state.xcr0,
+        }
+    }
+}
+
+impl VcpuState {
+    /// The client changed registers: what the processor derived from them is void.
+    pub fn state_changed(&mut self) {
+        self.cpu.core.refresh();
+        self.cpu.core.flush_tlb();
+    }
+
+    /// The client set the CPUID table.
+    pub fn after_cpuid(&mut self, vcpu: &X86Vcpu) {
+        self.cpu.core.state.physical_bits = self.unit.cpuid.physical_bits().min(52) as u8;
+        if let Some(apic) = &vcpu.shared().apic {
+            apic.lock()
+                .lapic
+                .set_features(apic_features(vcpu.vm(), &self.unit.cpuid));
+        }
+        self.state_changed();
+    }
+}
+
+/// What the VM and the CPUID table make of the APIC.
+fn apic_features(vm: &X86Vm, table: &cpuid::Table) -> Features {
+    use ring3_uapi::x86::{
+        KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_QUIRK_LAPIC_MMIO_HOLE, KVM_X86_QUIRK_LINT0_REENABLED,
+    };
+    let settings = &vm.arch().settings;
+    let quirk = |bit: u64| settings.disabled_quirks.load(Relaxed) & bit == 0;
+    let wide = settings.x2apic_api.load(Relaxed) & KVM_X2APIC_API_USE_32BIT_IDS != 0;
+    let mut features = Features::empty();
+    features.set(Features::X2APIC, table.has(features::X2APIC));
+    features.set(Features::TSC_DEADLINE, table.has(features::TSC_DEADLINE));
+    features.set(Features::SUPPRESS_EOI_BROADCAST, !controllers::has_chips(vm));
+    features.set(Features::PERFORMANCE_MASKS_ITSELF, !table.is_amd());
+    features.set(Features::LINT0_REENABLED, quirk(KVM_X86_QUIRK_LINT0_REENABLED));
+    features.set(Features::MMIO_HOLE, quirk(KVM_X86_QUIRK_LAPIC_MMIO_HOLE));
+    features.set(Features::WIDE_IDS, wide);
+    features
+}
+
+/// The vCPU's time-stamp counter jumped: what was derived from it follows.
+pub fn tsc_moved(vcpu: &X86Vcpu, unit: &mut Unit) {
+    let tsc = unit.tsc;
+    if let Some(apic) = &vcpu.shared().apic {
+        let mut guard = apic.lock();
+        let inner = &mut *guard;
+        inner.port.tsc = tsc;
+        inner.lapic.tsc_changed(&mut inner.port);
+    }
+    crate::vm::review_tsc(vcpu.vm(), vcpu.seat().index(), tsc.offset);
+    unit.clock.publish(vcpu.vm(), &tsc);
+}
+
+pub fn is_boot_processor(vm: &X86Vm, id: u32) -> bool {
+    vm.arch().settings.boot_cpu_id.load(Relaxed) == id
+}
+
+/// Makes a vCPU's two halves.
+pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), Errno> {
+    let boot = is_boot_processor(vm, seat.id());
+    let mut tsc = GuestTsc::new(vm.arch().tsc.default_khz());
+    vm.arch().tsc.synchronize(&mut tsc, 0);
+    let posted: Arc<Posted> = Arc::default();
+    let cpuid = cpuid::Table::default();
+    let apic = if controllers::has_apics(vm) {
+        let role = if boot { Role::Boot } else { Role::Application };
+        let lapic = Lapic::new(seat.id(), role, apic_features(vm, &cpuid));
+        let target = Target::new(lapic, tsc, seat, &posted, &vm.arch().events)?;
+        {
+            let mut guard = target.lock();
+            let inner = &mut *guard;
+            inner.lapic.reset(ResetKind::PowerUp, &mut inner.port);
+        }
+        Some(target)
+    } else {
+        None
+    };
+    let runs = apic.is_none() || boot;
+    let mut cpu = Cpu::new();
+    // Family 6, as Linux leaves it until the client sets registers.
+    cpu.core.state.gpr[RDX] = 0x600;
+    let unit = Unit {
+        cpuid,
+        msrs: msr::Storage::default(),
+        mce: Mce::default(),
+        tsc,
+        tsc_adjust: 0,
+        clock: VcpuClock::default(),
+        events: Events::default(),
+        external_vector: None,
+        mp_state: if runs {
+            KVM_MP_STATE_RUNNABLE
+        } else {
+            KVM_MP_STATE_UNINITIALIZED
+        },
+        io: Pending::default(),
+        debug: GuestDebug::default(),
+        client_apic: ClientApic {
+            base: 0xfee0_0900 & !(u64::from(!boot) << 8),
+            cr8: 0,
+        },
+        slots: vm.memory().view(0),
+        ran: false,
+        enforce_pv_cpuid: false,
+    };
+    crate::vm::review_tsc(vm, seat.index(), tsc.offset);
+    Ok((VcpuState { cpu, unit }, Shared { posted, apic }))
+}
+
+/// INIT: the processor starts over; caches of time, MSRs and x87 state survive.
+pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
+    let old = std::mem::take(&mut s.cpu.core.state);
+    let state = &mut s.cpu.core.state;
+    // CR0.CD and NW keep their values; so do the vector registers and MSRs that are not part of the mode.
+    state.cr0 = 0x10 | old.cr0 & (3 << 29);
+    state.cr2 = 0;
+    state.vector = old.vector;
+    state.xcr0 = old.xcr0;
+    state.msr = old.msr;
+    state.physical_bits = old.physical_bits;
+    state.gpr[RDX] = u64::from(s.unit.cpuid.find(1, 0).map_or(0x600, |e| e.regs[0]));
+    s.unit.events = Events::default();
+    if let Some(apic) = &vcpu.shared().apic {
+        let mut guard = apic.lock();
+        let inner = &mut *guard;
+        inner.lapic.reset(ResetKind::Init, &mut inner.port);
+    }
+    s.state_changed();
+}
+
+/// STARTUP: real mode at `vector` * 4 KiB.
+pub fn startup(s: &mut VcpuState, vector: u8) {
+    use ring3_x86_cpu::state::CS;
+    let state = &mut s.cpu.core.state;
+    state.seg[CS].selector = u16::from(vector) << 8;
+    state.seg[CS].base = u64::from(vector) << 12;
+    state.rip = 0;
+    s.state_changed();
+}
