@@ -176,7 +176,11 @@ impl Seat {
         self.mode.enter();
         let guest = GuestMode(self);
         let others = !KickBits::SIGNAL.bits();
-        if self.kick.word().load(SeqCst) & others != 0 { None } else { Some(guest) }
+        if self.kick.word().load(SeqCst) & others != 0 {
+            None
+        } else {
+            Some(guest)
+        }
     }
 
     /// Whether the vCPU is in guest mode.

@@ -35,11 +35,11 @@ pub mod regs;
 pub mod run;
 pub mod run_page;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 pub mod vcpu;
 pub mod vm;
 pub mod world;
-#[cfg(test)]
-mod tests;
 mod x86;
 
 pub use x86::X86;

@@ -55,7 +55,12 @@ impl TestVm {
         let vcpu_fd = vm.ioctl(KVM_CREATE_VCPU, 0).unwrap() as RawFd;
         let vcpu = file(vcpu_fd);
         let page = DeviceFile::from_raw(vcpu_fd).unwrap().map(3 * 4096).unwrap();
-        let this = TestVm { vm, vcpu, page, ram: pages };
+        let this = TestVm {
+            vm,
+            vcpu,
+            page,
+            ram: pages,
+        };
         let mut sregs = KvmSregs::default();
         ioctl(&this.vcpu, KVM_GET_SREGS, &mut sregs).unwrap();
         sregs.cs.base = 0;
@@ -94,7 +99,10 @@ fn ports_go_to_the_client_and_back() {
     // in al, 60h; inc al; out 61h, al; hlt
     let vm = TestVm::new(&[0xe4, 0x60, 0xfe, 0xc0, 0xe6, 0x61, 0xf4], Irqchip::None);
     assert_eq!(vm.run(), KVM_EXIT_IO);
-    assert_eq!((vm.io().direction, vm.io().port, vm.io().size), (KVM_EXIT_IO_IN, 0x60, 1));
+    assert_eq!(
+        (vm.io().direction, vm.io().port, vm.io().size),
+        (KVM_EXIT_IO_IN, 0x60, 1)
+    );
     vm.page.store(X86_PIO_DATA, &0x41u8);
     assert_eq!(vm.run(), KVM_EXIT_IO);
     assert_eq!((vm.io().direction, vm.io().port), (KVM_EXIT_IO_OUT, 0x61));
@@ -131,7 +139,10 @@ fn memory_without_a_slot_is_the_clients() {
     vm.page.store(MMIO_DATA, &0x1234u16);
     assert_eq!(vm.run(), KVM_EXIT_MMIO);
     let shown: RunMmio = vm.page.load(PAYLOAD);
-    assert_eq!((shown.phys_addr, shown.len, shown.is_write, shown.data[0]), (0xf_0000, 1, 1, 0x34));
+    assert_eq!(
+        (shown.phys_addr, shown.len, shown.is_write, shown.data[0]),
+        (0xf_0000, 1, 1, 0x34)
+    );
     assert_eq!(vm.run(), KVM_EXIT_HLT);
 }
 
@@ -154,8 +165,8 @@ fn an_interrupt_of_the_client_is_delivered_at_its_window() {
 fn the_8259_interrupts_a_halted_guest() {
     // Sets up the 8259 (base 8, all unmasked), sti; hlt; handler for IRQ 1 at 2000h: in al, 70h
     let code = [
-        0xb0, 0x11, 0xe6, 0x20, 0xb0, 0x08, 0xe6, 0x21, 0xb0, 0x04, 0xe6, 0x21, 0xb0, 0x01, 0xe6, 0x21, 0xb0, 0x00,
-        0xe6, 0x21, 0xfb, 0xf4, 0xeb, 0xfd,
+        0xb0, 0x11, 0xe6, 0x20, 0xb0, 0x08, 0xe6, 0x21, 0xb0, 0x04, 0xe6, 0x21, 0xb0, 0x01, 0xe6, 0x21, 0xb0,
+        0x00, 0xe6, 0x21, 0xfb, 0xf4, 0xeb, 0xfd,
     ];
     let vm = TestVm::new(&code, Irqchip::Full);
     vm.ram.write(0x2000, &[0xe4, 0x70]);
@@ -178,7 +189,9 @@ fn cpuid_is_what_the_client_set() {
     let system = file(open_system::<X86>().unwrap());
     let mut list = vec![0u8; 8 + 256 * size_of::<KvmCpuidEntry2>()];
     list[..4].copy_from_slice(&256u32.to_le_bytes());
-    system.ioctl(KVM_GET_SUPPORTED_CPUID, list.as_mut_ptr() as u64).unwrap();
+    system
+        .ioctl(KVM_GET_SUPPORTED_CPUID, list.as_mut_ptr() as u64)
+        .unwrap();
     vm.vcpu.ioctl(KVM_SET_CPUID2, list.as_mut_ptr() as u64).unwrap();
     assert_eq!(vm.run(), KVM_EXIT_HLT);
     assert_eq!(vm.regs().rbx, u64::from(u32::from_le_bytes(*b"KVMK")));
