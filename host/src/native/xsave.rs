@@ -1,7 +1,7 @@
 //! Between [`VectorState`] and XSAVE images in the standard (non-compacted) format.
 //!
-//! The offsets are those that every x86 processor with the component reports in CPUID leaf 0DH. The supervisor, PKRU and
-//! AMX components are not here: they are not vector state.
+//! The offsets are those that the host reports in CPUID leaf 0DH. The supervisor, PKRU and AMX components are not here:
+//! they are not vector state.
 
 use super::{ReservedBits, VectorState, X87Pointers, Zmm};
 
@@ -34,15 +34,31 @@ pub enum PointerWidth {
     Quad,
 }
 
-/// Offset and size of an extended component in the standard format; `None` for x87, SSE and unknown ones.
-pub const fn component(feature: u64) -> Option<(usize, usize)> {
-    match feature {
-        XFEATURE_AVX => Some((XSAVE_AVX, 256)),
-        XFEATURE_OPMASK => Some((XSAVE_OPMASK, 64)),
-        XFEATURE_ZMM_HI256 => Some((XSAVE_ZMM_HI256, 512)),
-        XFEATURE_HI16_ZMM => Some((XSAVE_HI16_ZMM, 1024)),
-        _ => None,
-    }
+/// Offset and size of an extended component in the standard format; `None` for x87, SSE and unknown ones. The offsets are
+/// the host's own where it has the component, because clients read them there: processors with MPX leave room for it.
+pub fn component(feature: u64) -> Option<(usize, usize)> {
+    let (usual, size) = match feature {
+        XFEATURE_AVX => (XSAVE_AVX, 256),
+        XFEATURE_OPMASK => (XSAVE_OPMASK, 64),
+        XFEATURE_ZMM_HI256 => (XSAVE_ZMM_HI256, 512),
+        XFEATURE_HI16_ZMM => (XSAVE_HI16_ZMM, 1024),
+        _ => return None,
+    };
+    let host = host_offsets()[feature.trailing_zeros() as usize & 7];
+    let fits = (XSAVE_HEADER + 64..=XSAVE_SIZE - size).contains(&host);
+    Some((if fits { host } else { usual }, size))
+}
+
+/// Where the host's processor keeps components 0 to 7; zero for those it does not have.
+fn host_offsets() -> &'static [usize; 8] {
+    static OFFSETS: std::sync::OnceLock<[usize; 8]> = std::sync::OnceLock::new();
+    OFFSETS.get_or_init(|| {
+        let has_leaf = core::arch::x86_64::__cpuid(0).eax >= 0xd;
+        std::array::from_fn(|n| match n {
+            2..8 if has_leaf => core::arch::x86_64::__cpuid_count(0xd, n as u32).ebx as usize,
+            _ => 0,
+        })
+    })
 }
 
 fn put(area: &mut [u8], at: usize, bytes: &[u8]) {
