@@ -24,6 +24,16 @@ impl EventFd {
         Ok(EventFd { fd: Arc::new(fd), id })
     }
 
+    /// The descriptor, for waiting.
+    pub fn shared(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
+    /// Empties it; whether there was anything.
+    pub fn take(&self) -> bool {
+        matches!(fd::eventfd_take(&*self.fd), Ok(Some(_)))
+    }
+
     /// Adds one.
     pub fn signal(&self) {
         if let Err(error) = fd::eventfd_signal(&*self.fd) {

@@ -5,7 +5,7 @@
 //! in [`irq`]. What depends on the processor is asked of an architecture through the traits in [`arch`]; this crate names
 //! none. Locks are taken in the order of [`ranks`].
 //!
-//! Not supported yet: irqfd, the dirty ring, memory attributes and guest_memfd, KVM_GET_STATS_FD, the VFIO device.
+//! Not supported yet: the dirty ring, memory attributes and guest_memfd, KVM_GET_STATS_FD, the VFIO device.
 #![forbid(unsafe_code)]
 
 pub mod arch;

@@ -1,11 +1,12 @@
 //! Interrupts on their way to the guest: lines, messages, and who drives them.
 //!
-//! [`routing`] holds the table from GSIs to pins and messages, [`ack`]
+//! [`routing`] holds the table from GSIs to pins and messages, [`irqfd`] eventfds that drive GSIs, [`ack`]
 //! what wants to know of end-of-interrupts. Pins and messages are delivered by the architecture
 //! ([`crate::arch::Irqs`]); this module knows no interrupt controller.
 
 pub mod ack;
 mod ioctls;
+pub mod irqfd;
 pub mod routing;
 
 pub use ioctls::{irq_line, set_gsi_routing, signal_msi};
@@ -18,6 +19,7 @@ use ring3_host::lock::RankedMutex;
 pub struct Irqs {
     routing: Routing,
     acks: ack::Acks,
+    irqfds: irqfd::Irqfds,
     changes: RankedMutex<()>,
 }
 
@@ -26,6 +28,7 @@ impl Default for Irqs {
         Irqs {
             routing: Routing::default(),
             acks: ack::Acks::default(),
+            irqfds: irqfd::Irqfds::default(),
             changes: RankedMutex::new(ranks::ROUTING, ()),
         }
     }
@@ -43,6 +46,7 @@ impl Irqs {
     }
 
     pub(crate) fn clear(&self) {
+        self.irqfds.clear();
         self.acks.clear();
     }
 }

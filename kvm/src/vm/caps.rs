@@ -21,6 +21,8 @@ pub(crate) fn check_extension<A: Arch>(vm: Option<&Vm<A>>, arg: u64) -> i64 {
         | KVM_CAP_JOIN_MEMORY_REGIONS_WORKS
         | KVM_CAP_INTERNAL_ERROR_DATA
         | KVM_CAP_SIGNAL_MSI
+        | KVM_CAP_IRQFD
+        | KVM_CAP_IRQFD_RESAMPLE
         | KVM_CAP_IOEVENTFD
         | KVM_CAP_IOEVENTFD_ANY_LENGTH
         | KVM_CAP_CHECK_EXTENSION_VM

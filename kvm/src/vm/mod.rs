@@ -25,6 +25,7 @@ use crate::ranks;
 use crate::vcpu::halt::DEFAULT_MOST_NS;
 use crate::vcpu::stats::VmStats;
 use crate::vcpu::{Seats, Vcpu};
+use ring3_host::event::EventLoop;
 use ring3_host::lock::RankedMutex;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -35,6 +36,7 @@ pub struct Vm<A: Arch> {
     memory: Memory,
     io: IoBuses,
     irqs: irq::Irqs,
+    events: EventLoop,
     vcpus: RwLock<Arc<[Arc<Vcpu<A>>]>>,
     /// Held while a vCPU or device is made, or a capability enabled.
     changes: RankedMutex<()>,
@@ -53,6 +55,7 @@ impl<A: Arch> Vm<A> {
             seats,
             io: IoBuses::default(),
             irqs: irq::Irqs::default(),
+            events: EventLoop::new(),
             vcpus: RwLock::default(),
             changes: RankedMutex::new(ranks::VM, ()),
             halt_poll_most: AtomicU32::new(DEFAULT_MOST_NS),
@@ -77,6 +80,11 @@ impl<A: Arch> Vm<A> {
 
     pub fn irqs(&self) -> &irq::Irqs {
         &self.irqs
+    }
+
+    /// What waits for descriptors and times on the VM's behalf.
+    pub(crate) fn events(&self) -> &EventLoop {
+        &self.events
     }
 
     /// The architecture's state.
