@@ -28,6 +28,7 @@ pub mod lapic;
 pub mod locks;
 pub mod mp_state;
 pub mod msr;
+pub mod nested;
 pub mod pic;
 pub mod pit;
 pub mod ports;

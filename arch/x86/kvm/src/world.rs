@@ -74,6 +74,11 @@ impl Memory for Machine<'_> {
 
     fn mark_code(&mut self, gpa: GuestPhys, lines: u64) {
         if let Some(page) = self.unit.slots.lookup(self.vcpu.vm().memory(), gpa.page()) {
+            // Linux maps a page writable, and so logs it, when the guest first reaches it. Clients' tests expect that
+            // of code at least.
+            if page.writable() && !page.has_code() {
+                page.mark_dirty();
+            }
             self.vcpu
                 .vm()
                 .memory()

@@ -14,7 +14,12 @@ pub fn translate(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64,
         vcpu,
         unit: &mut s.unit,
     };
-    let found = s.cpu.core.translate(&mut machine, wire.linear_address);
+    // The last address stands for none, whatever it would translate to.
+    let found = s
+        .cpu
+        .core
+        .translate(&mut machine, wire.linear_address)
+        .filter(|gpa| gpa.0 != u64::MAX);
     arg.write(&KvmTranslation {
         linear_address: wire.linear_address,
         physical_address: found.map_or(u64::MAX, |gpa| gpa.0),
