@@ -83,7 +83,7 @@ impl<A: Arch> Vm<A> {
     }
 
     /// What waits for descriptors and times on the VM's behalf.
-    pub(crate) fn events(&self) -> &EventLoop {
+    pub fn events(&self) -> &EventLoop {
         &self.events
     }
 

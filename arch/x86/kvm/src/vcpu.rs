@@ -148,7 +148,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
     let apic = if controllers::has_apics(vm) {
         let role = if boot { Role::Boot } else { Role::Application };
         let lapic = Lapic::new(seat.id(), role, apic_features(vm, &cpuid));
-        let target = Target::new(lapic, tsc, seat, &posted, &vm.arch().events)?;
+        let target = Target::new(lapic, tsc, seat, &posted, vm.events())?;
         {
             let mut guard = target.lock();
             let inner = &mut *guard;

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring3_host::addr::GuestPhys;
-use ring3_host::event::EventLoop;
 use ring3_kvm::{Errno, Vm};
 
 use crate::X86;
@@ -34,8 +33,6 @@ pub struct VmArch {
     pub msr_filter: FilterSlot,
     pub apics: Arc<Apics>,
     pub controllers: Controllers,
-    /// Where the timers of the interrupt controllers run.
-    pub events: EventLoop,
 }
 
 /// Copies from guest memory; the caller is not in guest mode with respect to what it reads.

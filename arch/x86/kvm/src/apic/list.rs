@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::target::Target;
-use crate::lapic::{ApicMessage, BroadcastRule, LapicView, for_each_target};
+use crate::lapic::{ApicMessage, BroadcastRule, for_each_target};
 use crate::ports::Delivery;
 
 /// The local APICs by vCPU index.
@@ -42,14 +42,20 @@ impl Apics {
         accepted: &mut dyn FnMut(usize),
     ) -> Delivery {
         let all = self.all();
-        let views: Vec<LapicView> = all.iter().map(|target| target.view()).collect();
         let mut count = 0;
-        let any = for_each_target(message, source, &views, rule, |index| {
-            if all[index].accept(message) {
-                count += 1;
-                accepted(index);
-            }
-        });
+        let any = for_each_target(
+            message,
+            source,
+            all.len(),
+            |index| all[index].shown.view(),
+            rule,
+            |index| {
+                if all[index].accept(message) {
+                    count += 1;
+                    accepted(index);
+                }
+            },
+        );
         if any {
             Delivery::Accepted(count)
         } else {

@@ -1,20 +1,21 @@
 //! Local APICs of a VM: each behind its own lock, reachable from any thread, with timers off the host's clock.
 //!
 //! * `target`: one vCPU's APIC, and what other threads post to the vCPU; `list`: all of a VM, and the way of a
-//!   message to them; `msrs`: the registers; `client`: KVM_GET/SET_LAPIC and what goes with them.
+//!   message to them; `shown`: what needs no lock; `msrs`: the registers; `client`: KVM_GET/SET_LAPIC and what goes with them.
 //!
 //! The functions here also serve a vCPU whose APIC is the client's: it has an APIC base and a CR8, no more.
 
 pub mod client;
 pub mod list;
 pub mod msrs;
+pub mod shown;
 pub mod target;
 
 use ring3_host::addr::GuestPhys;
 
 use crate::controllers;
 use crate::exit::Exit;
-use crate::lapic::{Effect, EndOfInterrupt, Writer};
+use crate::lapic::{Effect, EndOfInterrupt, LapicView, Writer};
 use crate::msr::{By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
 use crate::vm::X86Vm;
@@ -34,7 +35,7 @@ pub fn in_kernel(vcpu: &X86Vcpu) -> bool {
 /// IA32_APIC_BASE.
 pub fn base(vcpu: &X86Vcpu, unit: &Unit) -> u64 {
     match &vcpu.shared().apic {
-        Some(apic) => apic.lock().lapic.base().bits(),
+        Some(apic) => apic.shown.base(),
         None => unit.client_apic.base,
     }
 }
@@ -47,11 +48,14 @@ pub fn set_base(vcpu: &X86Vcpu, unit: &mut Unit, value: u64, by: By) -> Result<(
         } else {
             Writer::Guest
         };
-        apic.lock()
+        let mut inner = apic.lock();
+        inner
             .lapic
             .set_base(value, reserved, writer)
             .map_err(|_| Denied::Invalid)?;
-        follow_view(vcpu);
+        let view = inner.lapic.take_changed_view();
+        drop(inner);
+        follow_view(vcpu, view);
         return Ok(());
     }
     let x2apic_alone = value & (BASE_ENABLED | BASE_X2APIC) == BASE_X2APIC;
@@ -64,7 +68,7 @@ pub fn set_base(vcpu: &X86Vcpu, unit: &mut Unit, value: u64, by: By) -> Result<(
 
 pub fn cr8(vcpu: &X86Vcpu, unit: &Unit) -> u64 {
     match &vcpu.shared().apic {
-        Some(apic) => apic.lock().lapic.cr8(),
+        Some(apic) => apic.shown.cr8(),
         None => unit.client_apic.cr8,
     }
 }
@@ -72,13 +76,8 @@ pub fn cr8(vcpu: &X86Vcpu, unit: &Unit) -> u64 {
 pub fn set_cr8(vcpu: &X86Vcpu, unit: &mut Unit, value: u64) {
     match &vcpu.shared().apic {
         Some(apic) => {
-            let mut inner = apic.lock();
-            inner.lapic.set_cr8(value & 15);
-            let due = inner.lapic.highest_pending().is_some();
-            drop(inner);
-            if due {
-                vcpu.seat().event();
-            }
+            apic.lock().lapic.set_cr8(value & 15);
+            look_at_pending(vcpu);
         }
         None => unit.client_apic.cr8 = value & 15,
     }
@@ -86,12 +85,15 @@ pub fn set_cr8(vcpu: &X86Vcpu, unit: &mut Unit, value: u64) {
 
 /// The vector that would be delivered now.
 pub fn pending_vector(vcpu: &X86Vcpu) -> Option<u8> {
-    vcpu.shared().apic.as_ref()?.lock().lapic.highest_pending()
+    vcpu.shared().apic.as_ref()?.shown.pending()
 }
 
 /// Takes that vector.
 pub fn acknowledge(vcpu: &X86Vcpu) -> Option<u8> {
-    vcpu.shared().apic.as_ref()?.lock().lapic.acknowledge()
+    let apic = vcpu.shared().apic.as_ref()?;
+    // Nothing becomes undeliverable behind the vCPU's back, so there is no need to lock only to find nothing.
+    apic.shown.pending()?;
+    apic.lock().lapic.acknowledge()
 }
 
 /// Whether the 8259's line reaches this vCPU.
@@ -99,7 +101,7 @@ pub fn accepts_extint(vcpu: &X86Vcpu) -> bool {
     vcpu.shared()
         .apic
         .as_ref()
-        .is_some_and(|apic| apic.lock().lapic.accepts_extint())
+        .is_some_and(|apic| apic.shown.accepts_extint())
 }
 
 /// A read of the APIC's window; false if the address is not in it.
@@ -107,10 +109,10 @@ pub fn mmio_read(vcpu: &X86Vcpu, gpa: GuestPhys, data: &mut [u8]) -> bool {
     let Some(apic) = &vcpu.shared().apic else {
         return false;
     };
-    let inner = apic.lock();
-    if !inner.lapic.claims(gpa.0) {
+    if !apic.shown.claims(gpa.0) {
         return false;
     }
+    let inner = apic.lock();
     inner.lapic.mmio_read(gpa.0, data, &inner.port);
     true
 }
@@ -120,14 +122,16 @@ pub fn mmio_write(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys, data: &[u8]) 
     let Some(apic) = &vcpu.shared().apic else {
         return false;
     };
-    let mut guard = apic.lock();
-    if !guard.lapic.claims(gpa.0) {
+    if !apic.shown.claims(gpa.0) {
         return false;
     }
+    let mut guard = apic.lock();
     let inner = &mut *guard;
     let effect = inner.lapic.mmio_write(gpa.0, data, &mut inner.port);
+    let view = inner.lapic.take_changed_view();
     drop(guard);
     carry_out(vcpu, unit, effect);
+    follow_view(vcpu, view);
     true
 }
 
@@ -145,17 +149,19 @@ fn carry_out(vcpu: &X86Vcpu, unit: &mut Unit, effect: Effect) {
         }
         Effect::EndOfInterrupt(eoi) => end_of_interrupt(vcpu, unit, &eoi),
     }
-    follow_view(vcpu);
+    look_at_pending(vcpu);
+}
+
+/// Has the run loop deliver what became deliverable by an access of the vCPU's own.
+fn look_at_pending(vcpu: &X86Vcpu) {
     if pending_vector(vcpu).is_some() {
         vcpu.seat().event();
     }
 }
 
 /// When the APIC's ids or mode changed, so may have what EOIs leave the APICs.
-fn follow_view(vcpu: &X86Vcpu) {
-    let Some(apic) = &vcpu.shared().apic else { return };
-    let changed = apic.lock().lapic.take_changed_view().is_some();
-    if changed {
+fn follow_view(vcpu: &X86Vcpu, changed: Option<LapicView>) {
+    if changed.is_some() {
         controllers::refresh_eoi_vectors(vcpu.vm());
     }
 }

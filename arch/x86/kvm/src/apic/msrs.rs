@@ -27,8 +27,10 @@ pub fn write_x2apic(a: &mut Access, value: u64) -> Result<(), Denied> {
         .lapic
         .msr_write(a.index, value, &mut inner.port)
         .map_err(|_| Denied::Invalid)?;
+    let view = inner.lapic.take_changed_view();
     drop(guard);
     super::carry_out(a.vcpu, a.unit, effect);
+    super::follow_view(a.vcpu, view);
     Ok(())
 }
 
@@ -45,11 +47,8 @@ pub fn write_deadline(a: &mut Access, value: u64) -> Result<(), Denied> {
         let mut guard = apic.lock();
         let inner = &mut *guard;
         inner.lapic.set_tsc_deadline(value, &mut inner.port);
-        let due = inner.lapic.highest_pending().is_some();
         drop(guard);
-        if due {
-            a.vcpu.seat().event();
-        }
+        super::look_at_pending(a.vcpu);
     }
     Ok(())
 }

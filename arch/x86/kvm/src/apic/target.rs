@@ -1,5 +1,6 @@
 //! One vCPU as a target of interrupts: its local APIC and timer, and what other threads post to it.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -9,8 +10,9 @@ use ring3_host::time::monotonic_now;
 use ring3_kvm::Errno;
 use ring3_kvm::vcpu::Seat;
 
+use super::shown::Shown;
 use crate::clock::tsc::GuestTsc;
-use crate::lapic::{Acceptance, ApicMessage, Lapic, LapicView};
+use crate::lapic::{Acceptance, ApicMessage, Lapic};
 use crate::locks;
 use crate::ports::{Monotonic, TimerPort, TscTimerPort};
 
@@ -112,9 +114,36 @@ pub struct Inner {
     pub port: Port,
 }
 
+/// The APIC, locked. What it shows follows when this goes.
+pub struct Locked<'a> {
+    inner: RankedGuard<'a, Inner>,
+    shown: &'a Shown,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.shown.publish(&self.inner.lapic);
+    }
+}
+
 /// A vCPU's local APIC.
 pub struct Target {
     inner: RankedMutex<Inner>,
+    pub shown: Shown,
     pub seat: Arc<Seat>,
     pub posted: Arc<Posted>,
 }
@@ -135,12 +164,14 @@ impl Target {
                 target.timer_fired();
             }
         }))?;
+        let shown = Shown::new(&lapic);
         let inner = Inner {
             lapic,
             port: Port { timer, tsc },
         };
         let target = Arc::new(Target {
             inner: RankedMutex::new(locks::LAPIC, inner),
+            shown,
             seat: Arc::clone(seat),
             posted: Arc::clone(posted),
         });
@@ -149,12 +180,11 @@ impl Target {
         Ok(target)
     }
 
-    pub fn lock(&self) -> RankedGuard<'_, Inner> {
-        self.inner.lock()
-    }
-
-    pub fn view(&self) -> LapicView {
-        self.lock().lapic.view()
+    pub fn lock(&self) -> Locked<'_> {
+        Locked {
+            inner: self.inner.lock(),
+            shown: &self.shown,
+        }
     }
 
     fn timer_fired(&self) {

@@ -33,7 +33,7 @@ pub fn create_irqchip(vm: &Arc<X86Vm>) -> Result<i64, Errno> {
         settings: Arc::clone(&arch.settings),
     };
     let gsis = GsisOf(Arc::downgrade(vm));
-    let chips = Chips::new(Arc::new(apics), Arc::new(gsis), &vm.arch().events)?;
+    let chips = Chips::new(Arc::new(apics), Arc::new(gsis), vm.events())?;
     ports::add_chips(vm, &chips)?;
     // The lock above makes this the only writer.
     let _ = arch.controllers.mode.set(Mode::Full {
@@ -100,7 +100,7 @@ pub fn create_pit(vm: &Arc<X86Vm>, flags: u32) -> Result<i64, Errno> {
     } else {
         Speaker::Absent
     };
-    let new = PitTimer::new(chips, speaker, &vm.arch().events)?;
+    let new = PitTimer::new(chips, speaker, vm.events())?;
     ports::add_pit(vm, &new, speaker)?;
     // The lock above makes this the only writer.
     let _ = pit.set(new);

@@ -40,12 +40,19 @@ impl LocalApics for Apics {
         let mut lapics = self.lapics.lock().unwrap();
         let views: Vec<LapicView> = lapics.iter().map(Lapic::view).collect();
         let mut count = 0;
-        let any = for_each_target(message, None, &views, self.broadcast_rule(), |vcpu| {
-            if lapics[vcpu].accept(message) != Acceptance::Discarded {
-                accepted(vcpu);
-                count += 1;
-            }
-        });
+        let any = for_each_target(
+            message,
+            None,
+            views.len(),
+            |i| views[i],
+            self.broadcast_rule(),
+            |vcpu| {
+                if lapics[vcpu].accept(message) != Acceptance::Discarded {
+                    accepted(vcpu);
+                    count += 1;
+                }
+            },
+        );
         if any {
             Delivery::Accepted(count)
         } else {

@@ -39,10 +39,16 @@ fn lvt_writable(entry: Reg) -> u32 {
 }
 
 impl Lapic {
+    /// Where the window is whose accesses are this APIC's to answer.
+    pub fn window(&self) -> Option<u64> {
+        let answers = self.xapic() || self.features.contains(Features::MMIO_HOLE);
+        answers.then(|| self.base.address())
+    }
+
     /// Whether an access to guest-physical `address` is this APIC's to answer.
     pub fn claims(&self, address: u64) -> bool {
-        let inside = address.wrapping_sub(self.base.address()) < WINDOW;
-        inside && (self.xapic() || self.features.contains(Features::MMIO_HOLE))
+        self.window()
+            .is_some_and(|window| address.wrapping_sub(window) < WINDOW)
     }
 
     fn xapic(&self) -> bool {

@@ -34,20 +34,22 @@ const X2APIC_BROADCAST: u32 = u32::MAX;
 const FORMAT_FLAT: u32 = 0xffff_ffff;
 const FORMAT_CLUSTER: u32 = 0x0fff_ffff;
 
-/// Call `target` with the index of every APIC that `message` is for. `views[i]` is vCPU i's, `source` the
+/// Call `target` with the index of every APIC that `message` is for. `view(i)` is vCPU i's of `count`, `source` the
 /// sending vCPU of an IPI. Returns whether the message had a destination at all.
 pub fn for_each_target(
     message: &ApicMessage,
     source: Option<usize>,
-    views: &[LapicView],
+    count: usize,
+    view: impl Fn(usize) -> LapicView,
     rule: BroadcastRule,
     mut target: impl FnMut(usize),
 ) -> bool {
     let matching = || {
-        let is_match = move |index: &usize| {
-            views[*index].mode != ApicMode::Disabled && matches(message, source, *index, &views[*index], rule)
+        let is_match = |index: &usize| {
+            let view = view(*index);
+            view.mode != ApicMode::Disabled && matches(message, source, *index, &view, rule)
         };
-        (0..views.len()).filter(is_match)
+        (0..count).filter(is_match)
     };
     if !message.wants_one_target() || is_physical_broadcast(message) {
         let mut any = false;
@@ -58,7 +60,7 @@ pub fn for_each_target(
         return any;
     }
     // Vector hashing: spreads devices over processors, and keeps one vector on one processor.
-    let eligible = || matching().filter(|&index| views[index].software_enabled);
+    let eligible = || matching().filter(|&index| view(index).software_enabled);
     let count = eligible().count();
     if count == 0 {
         return false;

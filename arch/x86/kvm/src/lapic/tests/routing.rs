@@ -30,7 +30,14 @@ fn to(id: u32, mode: DestinationMode) -> ApicMessage {
 
 fn targets(message: &ApicMessage, source: Option<usize>, views: &[LapicView]) -> Vec<usize> {
     let mut found = Vec::new();
-    let any = for_each_target(message, source, views, BroadcastRule::Quirk, |i| found.push(i));
+    let any = for_each_target(
+        message,
+        source,
+        views.len(),
+        |i| views[i],
+        BroadcastRule::Quirk,
+        |i| found.push(i),
+    );
     assert_eq!(any, !found.is_empty());
     found
 }
@@ -60,7 +67,8 @@ fn the_broadcast_quirk_can_be_turned_off() {
     assert!(!for_each_target(
         &message,
         None,
-        &views,
+        views.len(),
+        |i| views[i],
         BroadcastRule::Strict,
         |_| panic!("no target")
     ));
