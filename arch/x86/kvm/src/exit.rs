@@ -23,6 +23,12 @@ pub enum Exit {
         size: u8,
         data: [u8; 4],
     },
+    /// Several at once, by REP INS.
+    StringRead {
+        port: u16,
+        size: u8,
+        count: u32,
+    },
     MmioRead {
         gpa: GuestPhys,
         len: u8,
@@ -99,6 +105,16 @@ pub struct Pending {
     answers: Vec<Answer>,
     /// How many answers the instruction has used so far.
     used: usize,
+    string: PortString,
+}
+
+/// The client's answer to a repeated port instruction, as far as it is not used yet. It is used up by whole iterations, so
+/// unlike other answers it is not given twice.
+#[derive(Clone, Debug, Default)]
+struct PortString {
+    port: u16,
+    size: u8,
+    data: Vec<u8>,
 }
 
 impl Pending {
@@ -112,7 +128,7 @@ impl Pending {
 
     /// Whether the client's answer waits to be used by an instruction.
     pub fn answered(&self) -> bool {
-        self.used < self.answers.len()
+        self.used < self.answers.len() || !self.string.data.is_empty()
     }
 
     /// Starts an attempt at an instruction: its answers are used from the first on.
@@ -142,6 +158,12 @@ impl Pending {
             Some(Exit::PortRead { port, size }) => {
                 let data: [u8; 4] = page.load(X86_PIO_DATA);
                 Answer::Port { port, size, data }
+            }
+            Some(Exit::StringRead { port, size, count }) => {
+                let mut data = vec![0; usize::from(size) * count as usize];
+                page.read(X86_PIO_DATA, &mut data);
+                self.string = PortString { port, size, data };
+                return;
             }
             Some(Exit::MmioRead { gpa, len }) => Answer::Mmio {
                 gpa,
@@ -191,6 +213,21 @@ impl Pending {
         true
     }
 
+    /// What the client gave for a repeated read of a port: as much as there is room for and there is.
+    pub fn take_port_string(&mut self, port: u16, size: usize, data: &mut [u8]) -> Option<usize> {
+        let string = &mut self.string;
+        if string.port != port || usize::from(string.size) != size {
+            string.data.clear();
+        }
+        if string.data.is_empty() {
+            return None;
+        }
+        let len = data.len().min(string.data.len());
+        copy(data, &string.data[..len]);
+        string.data.drain(..len);
+        Some(len)
+    }
+
     pub fn take_mmio(&mut self, gpa: GuestPhys, data: &mut [u8]) -> bool {
         let want = data.len();
         let found = self.take(
@@ -230,7 +267,7 @@ pub fn reason(page: &SharedPages, reason: u32) {
     page.store(run::EXIT_REASON, &reason);
 }
 
-fn fill_io(page: &SharedPages, direction: u8, size: u8, port: u16) {
+fn fill_io(page: &SharedPages, direction: u8, size: u8, port: u16, count: u32) {
     reason(page, KVM_EXIT_IO);
     page.store(
         PAYLOAD,
@@ -238,7 +275,7 @@ fn fill_io(page: &SharedPages, direction: u8, size: u8, port: u16) {
             direction,
             size,
             port,
-            count: 1,
+            count,
             data_offset: X86_PIO_DATA as u64,
         },
     );
@@ -263,11 +300,12 @@ fn fill_internal(page: &SharedPages, internal: &RunInternal) {
 
 fn fill(page: &SharedPages, exit: &Exit) {
     match *exit {
-        Exit::PortRead { port, size } => fill_io(page, KVM_EXIT_IO_IN, size, port),
+        Exit::PortRead { port, size } => fill_io(page, KVM_EXIT_IO_IN, size, port, 1),
         Exit::PortWrite { port, size, data } => {
             page.store(X86_PIO_DATA, &data);
-            fill_io(page, KVM_EXIT_IO_OUT, size, port);
+            fill_io(page, KVM_EXIT_IO_OUT, size, port, 1);
         }
+        Exit::StringRead { port, size, count } => fill_io(page, KVM_EXIT_IO_IN, size, port, count),
         Exit::MmioRead { gpa, len } => fill_mmio(page, gpa, len, [0; 8], false),
         Exit::MmioWrite { gpa, len, data } => fill_mmio(page, gpa, len, data, true),
         Exit::ReadMsr { index, reason: why } => {

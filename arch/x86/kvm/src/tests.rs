@@ -215,3 +215,68 @@ fn registers_travel_through_the_run_page() {
     assert_eq!(vm.run(), KVM_EXIT_HLT);
     assert_eq!(vm.page.load::<KvmRegs>(SYNC_REGS).rax, 42);
 }
+
+#[test]
+fn repeated_port_reads_exit_once_a_page() {
+    // mov di, 1ffch; mov si, 3000h; mov dx, 1f0h; mov cx, 4; rep insw; mov cx, 3; rep outsb; hlt
+    let code = [
+        0xbf, 0xfc, 0x1f, 0xbe, 0x00, 0x30, 0xba, 0xf0, 0x01, 0xb9, 4, 0, 0xf3, 0x6d, 0xb9, 3, 0, 0xf3, 0x6e,
+        0xf4,
+    ];
+    let vm = TestVm::new(&code, Irqchip::None);
+    vm.ram.write(0x3000, b"abc");
+    // Two elements to the end of the first page, two in the next.
+    for piece in [[1u8, 2, 3, 4], [5, 6, 7, 8]] {
+        assert_eq!(vm.run(), KVM_EXIT_IO);
+        let io = vm.io();
+        assert_eq!(
+            (io.direction, io.size, io.port, io.count),
+            (KVM_EXIT_IO_IN, 2, 0x1f0, 2)
+        );
+        vm.page.write(X86_PIO_DATA, &piece);
+    }
+    // Writes come one by one, as from Linux.
+    for byte in *b"abc" {
+        assert_eq!(vm.run(), KVM_EXIT_IO);
+        assert_eq!((vm.io().direction, vm.io().count), (KVM_EXIT_IO_OUT, 1));
+        assert_eq!(vm.page.load::<u8>(X86_PIO_DATA), byte);
+    }
+    assert_eq!(vm.run(), KVM_EXIT_HLT);
+    let mut memory = [0; 8];
+    vm.ram.read(0x1ffc, &mut memory);
+    assert_eq!(memory, [1, 2, 3, 4, 5, 6, 7, 8]);
+    let regs = vm.regs();
+    assert_eq!((regs.rdi, regs.rsi, regs.rcx), (0x2004, 0x3003, 0));
+}
+
+#[test]
+fn repeated_port_instructions_reach_devices_of_ours() {
+    // mov si, 3000h; mov dx, 21h; mov cx, 2; rep outsb; mov di, 4000h; mov cx, 2; rep insb; hlt
+    let code = [
+        0xbe, 0x00, 0x30, 0xba, 0x21, 0x00, 0xb9, 2, 0, 0xf3, 0x6e, 0xbf, 0x00, 0x40, 0xb9, 2, 0, 0xf3, 0x6c,
+        0xe6, 0x70,
+    ];
+    let vm = TestVm::new(&code, Irqchip::Full);
+    vm.ram.write(0x3000, &[0x55, 0xaa]);
+    // The next exit is the last instruction's: the mask register took and gave all by itself.
+    assert_eq!(vm.run(), KVM_EXIT_IO);
+    assert_eq!(vm.io().port, 0x70);
+    let mut masks = [0; 2];
+    vm.ram.read(0x4000, &mut masks);
+    assert_eq!(masks, [0xaa, 0xaa]);
+}
+
+#[test]
+fn an_answer_to_repeated_reads_survives_immediate_exit() {
+    // mov cx, 3; mov di, 3000h; mov dx, 60h; rep insb; hlt
+    let code = [0xb9, 3, 0, 0xbf, 0x00, 0x30, 0xba, 0x60, 0x00, 0xf3, 0x6c, 0xf4];
+    let vm = TestVm::new(&code, Irqchip::None);
+    assert_eq!(vm.run(), KVM_EXIT_IO);
+    assert_eq!(vm.io().count, 3);
+    vm.page.write(X86_PIO_DATA, b"xyz");
+    vm.page.store(IMMEDIATE_EXIT, &1u8);
+    assert_eq!(vm.vcpu.ioctl(KVM_RUN, 0), Err(ring3_kvm::Errno::EINTR));
+    assert_eq!((vm.regs().rip, vm.regs().rcx), (0x100b, 0));
+    vm.page.store(IMMEDIATE_EXIT, &0u8);
+    assert_eq!(vm.run(), KVM_EXIT_HLT);
+}

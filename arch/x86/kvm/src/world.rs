@@ -128,9 +128,41 @@ impl Ports for Machine<'_> {
         });
         Posted::Pause
     }
+
+    fn port_read_string(&mut self, port: u16, size: usize, data: &mut [u8]) -> Result<usize, Pause> {
+        if let Some(len) = self.unit.io.take_port_string(port, size, data) {
+            return Ok(len);
+        }
+        if self.read_string_here(port, size, data) {
+            return Ok(data.len());
+        }
+        self.unit.io.queue(Exit::StringRead {
+            port,
+            size: size as u8,
+            count: (data.len() / size) as u32,
+        });
+        Err(Pause)
+    }
 }
 
 impl Machine<'_> {
+    /// Repeated reads of a port by a device of ours; false if it is none's.
+    fn read_string_here(&self, port: u16, size: usize, data: &mut [u8]) -> bool {
+        let io = self.vcpu.vm().io();
+        let mut pieces = data.chunks_exact_mut(size);
+        let Some(first) = pieces.next() else { return true };
+        if !io.read(Bus::Pio, port.into(), first) {
+            return false;
+        }
+        for piece in pieces {
+            // A device that went meanwhile leaves zeros, as in Linux.
+            if !io.read(Bus::Pio, port.into(), piece) {
+                piece.fill(0);
+            }
+        }
+        true
+    }
+
     /// Whether a write that was handled here left something for the client (an EOI for its I/O APIC).
     fn posted(&self) -> Posted {
         if self.unit.io.is_empty() {

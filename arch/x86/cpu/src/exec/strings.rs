@@ -57,7 +57,7 @@ impl Core {
     }
 
     /// Whether a debugger or the trap flag wants to see each iteration.
-    fn single_iteration(&self) -> bool {
+    pub(super) fn single_iteration(&self) -> bool {
         self.state.flags.has(flags::TF) || self.debug.single_step
     }
 }

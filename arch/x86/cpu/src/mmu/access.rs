@@ -282,7 +282,13 @@ impl Core {
         self.probe_parts(world, linear, size, privilege)
     }
 
-    /// The same with the processor's own rights.
+    /// Whether an access may go to memory, and no debug register wants to see it: the rest of its page may go with it.
+    pub fn is_plain_memory(&mut self, world: &mut dyn World, linear: u64, access: Access) -> Step<bool> {
+        let part = self.part(world, linear, access, self.privilege())?;
+        Ok(matches!(part.backing, Backing::Ram { .. }) && !self.is_watched(linear & !0xfff))
+    }
+
+    /// As [`Core::probe_write`], with the processor's own rights.
     pub fn probe_write_system(&mut self, world: &mut dyn World, linear: u64, size: usize) -> Step {
         self.probe_parts(world, linear, size, self.system_privilege())
     }

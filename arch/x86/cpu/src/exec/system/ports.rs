@@ -90,14 +90,13 @@ pub fn port_ins(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let linear = core.segmented(ES as u8, offset, size, Access::Write)?;
     // The port must not be read for nothing.
     core.probe_write(world, linear, usize::from(op.size), ES as u8)?;
-    let value = read_port(core, world, port, op.size)?;
-    core.write_bytes(
-        world,
-        linear,
-        &value.to_le_bytes()[..usize::from(op.size.min(4))],
-        ES as u8,
-    )?;
-    advance(core, op, RDI);
+    let mut buffer = [0; READ_AHEAD];
+    let wanted = at_once(core, op, world, offset, linear)?;
+    let wanted = buffer.get_mut(..wanted).unwrap_or_default();
+    core.attention.0 |= Attention::RETIRED;
+    let got = world.port_read_string(port, usize::from(op.size), wanted)?;
+    core.write_bytes(world, linear, &buffer[..got], ES as u8)?;
+    advance(core, op, RDI, got);
     again(core, op)
 }
 
@@ -113,8 +112,30 @@ pub fn port_outs(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let mut bytes = [0; 8];
     core.read_bytes(world, linear, &mut bytes[..usize::from(op.size.min(4))], op.seg)?;
     write_port(core, world, port, op.size, u64::from_le_bytes(bytes));
-    advance(core, op, RSI);
+    advance(core, op, RSI, op.size.into());
     again(core, op)
+}
+
+/// What Linux reads ahead for one INS. It writes element by element, and clients rely on that.
+const READ_AHEAD: usize = 1024;
+
+/// How many bytes INS moves in one step: one element, or as many as are wanted and lie, upwards, in the same page of
+/// memory and in the segment.
+fn at_once(core: &mut Core, op: &Op, world: &mut dyn World, offset: u64, linear: u64) -> Step<usize> {
+    let size = u64::from(op.size);
+    let single = size as usize;
+    if !repeats(op) || core.state.flags.has(flags::DF) || core.single_iteration() {
+        return Ok(single);
+    }
+    let wanted = core.state.gpr[RCX] & size_mask(op.address_size);
+    let room = (4096 - (linear & 0xfff)).min(READ_AHEAD as u64);
+    let len = wanted.min(room / size) * size;
+    let inside = len > size && core.segmented(ES as u8, offset, len, Access::Write).is_ok();
+    if inside && core.is_plain_memory(world, linear, Access::Write)? {
+        Ok(len as usize)
+    } else {
+        Ok(single)
+    }
 }
 
 fn repeats(op: &Op) -> bool {
@@ -126,23 +147,23 @@ fn begin(core: &Core, op: &Op) -> bool {
     !repeats(op) || core.state.gpr[RCX] & size_mask(op.address_size) != 0
 }
 
-/// Moves an index register on, and counts.
-fn advance(core: &mut Core, op: &Op, index: usize) {
-    let size = u64::from(op.size);
+/// Moves an index register on by `len` bytes, and counts.
+fn advance(core: &mut Core, op: &Op, index: usize, len: usize) {
     let step = if core.state.flags.has(flags::DF) {
-        0u64.wrapping_sub(size)
+        0u64.wrapping_sub(len as u64)
     } else {
-        size
+        len as u64
     };
     let moved = core.state.gpr[index].wrapping_add(step);
     core.set_reg_sized(index as u8, op.address_size, moved);
     if repeats(op) {
-        let left = core.state.gpr[RCX].wrapping_sub(1);
+        let done = len as u64 / u64::from(op.size);
+        let left = core.state.gpr[RCX].wrapping_sub(done);
         core.set_reg_sized(RCX as u8, op.address_size, left);
     }
 }
 
-/// Each iteration is a step of its own, so that an answer of the client's is used once only and an interrupt is
+/// Each piece is a step of its own, so that an answer of the client's is used once only and an interrupt is
 /// taken between any two.
 fn again(core: &Core, op: &Op) -> Step {
     if repeats(op) && begin(core, op) {
