@@ -17,6 +17,7 @@ pub mod futex;
 pub mod lock;
 pub mod mem;
 pub mod native;
+pub mod process;
 pub mod random;
 pub mod shared;
 pub mod signal;

@@ -1,46 +1,131 @@
 //! The process model: which descriptors are ours, and what the client's calls on them mean.
 //!
-//! `front/preload` puts C symbols onto this. Every function returns `None` (or does nothing) for what is not ours, so
-//! that the caller passes the call on to the kernel.
+//! `front/preload` puts C symbols onto this. What is not ours is said to be so, and the caller passes it on to the
+//! kernel. As long as the process never opens the device ([`path`] says what that is), that answer costs one load.
 //!
-//! Not supported: descriptors received over a socket before their first ioctl fails, and requests in a forked child,
-//! which get EIO as on Linux.
+//! The last close of an object's descriptors in this process frees it. A descriptor that left the process (a forked
+//! child's copy, one sent over a socket, one inherited by a program executed) is only a memfd: it does not keep the
+//! object alive, and its requests fail, in a forked child with EIO as on Linux.
+//!
+//! Not supported: descriptors received over a socket, and reading statistics descriptors.
 #![forbid(unsafe_code)]
 
-pub use ring3_kvm::Errno;
+pub mod path;
+pub mod stats;
+mod trace;
+
+pub use ring3_kvm::{Errno, FileKind};
+
+use ring3_host::fd::{CloseOnExec, set_cloexec, with_raw};
+use ring3_host::process;
+use ring3_host::signal::{self, Shield};
 use ring3_kvm::{Files, open_system};
 use ring3_x86_kvm::X86;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The path that clients open.
-pub const DEVICE: &[u8] = b"/dev/kvm";
+/// Whether the process ever opened the device.
+static OPENED: AtomicBool = AtomicBool::new(false);
+
+/// The table, if anything was ever put in it.
+#[inline]
+fn files() -> Option<&'static Files> {
+    OPENED.load(Ordering::Acquire).then(Files::process)
+}
 
 /// Opens `/dev/kvm`; from now on handlers of signals are watched, because they must interrupt KVM_RUN.
-pub fn open_device() -> Result<RawFd, Errno> {
-    ring3_host::signal::activate();
-    open_system::<X86>()
+pub fn open_device(cloexec: CloseOnExec) -> Result<RawFd, Errno> {
+    if process::is_forked_child() {
+        disown();
+    }
+    process::remember()?;
+    signal::activate();
+    trace::start();
+    let _work = Shield::enter();
+    OPENED.store(true, Ordering::Release);
+    let fd = open_system::<X86>()?;
+    with_raw(fd, |fd| set_cloexec(fd, cloexec))??;
+    Ok(fd)
+}
+
+/// In a forked child: what was the parent's is only memfds here. Nothing is freed, because that would wait for threads
+/// that only the parent has.
+fn disown() {
+    let Some(files) = files() else { return };
+    for (fd, file) in files.all() {
+        std::mem::forget(file);
+        files.closed(fd);
+    }
 }
 
 /// An ioctl; `None` if the descriptor is not ours.
+#[inline]
 pub fn ioctl(fd: RawFd, request: u32, arg: u64) -> Option<Result<i64, Errno>> {
-    let files = Files::process();
+    let files = files().filter(|files| files.is_ours(fd))?;
+    if process::is_forked_child() {
+        return Some(Err(Errno::EIO));
+    }
+    // Handlers of the client's run once this is dropped, when no lock is held any more.
+    let _work = Shield::enter();
     let file = files.get(fd)?;
-    Some(files.ioctl(&file, request, arg))
+    if file.kind() == FileKind::Vm && request == ring3_uapi::ioctl::KVM_CREATE_VCPU {
+        // Handlers installed behind our back, before there is a KVM_RUN to interrupt.
+        signal::activate();
+    }
+    let result = files.ioctl(&file, request, arg);
+    trace::ioctl(fd, request, arg, &result);
+    Some(result)
+}
+
+/// What `fd` stands for, if it is ours.
+#[inline]
+pub fn kind(fd: RawFd) -> Option<FileKind> {
+    Some(files()?.get(fd)?.kind())
+}
+
+/// The table, if this process may change it: a child's closing is no closing here.
+fn own_files() -> Option<&'static Files> {
+    files().filter(|_| !process::is_forked_child() && !process::is_another())
 }
 
 /// A descriptor is about to be closed.
+#[inline]
 pub fn closing(fd: RawFd) {
-    Files::process().closed(fd);
+    if files().is_some_and(|files| files.is_ours(fd)) {
+        close_ours(fd);
+    }
+}
+
+#[cold]
+fn close_ours(fd: RawFd) {
+    if let Some(files) = own_files() {
+        let _work = Shield::enter();
+        files.closed(fd);
+    }
 }
 
 /// Descriptors from `first` to `last` are about to be closed.
 pub fn closing_range(first: RawFd, last: RawFd) {
-    Files::process().closed_range(first, last);
+    if let Some(files) = own_files() {
+        let _work = Shield::enter();
+        files.closed_range(first, last);
+    }
 }
 
 /// `new` was made a duplicate of `old`.
+#[inline]
 pub fn duped(old: RawFd, new: RawFd) {
-    Files::process().duped(old, new);
+    if files().is_some_and(|files| files.is_ours(old) || files.is_ours(new)) {
+        dup_ours(old, new);
+    }
+}
+
+#[cold]
+fn dup_ours(old: RawFd, new: RawFd) {
+    if let Some(files) = own_files() {
+        let _work = Shield::enter();
+        files.duped(old, new);
+    }
 }
 
 #[cfg(test)]
@@ -50,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_device_answers_until_it_is_closed() {
-        let fd = open_device().expect("a memfd can be made");
+        let fd = open_device(CloseOnExec::Yes).expect("a memfd can be made");
+        assert_eq!(kind(fd), Some(FileKind::System));
         assert_eq!(ioctl(fd, KVM_GET_API_VERSION, 0), Some(Ok(12)));
         let vm = ioctl(fd, KVM_CREATE_VM, 0).expect("ours").expect("a VM") as RawFd;
         closing(fd);

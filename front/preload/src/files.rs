@@ -1,24 +1,52 @@
-//! open, close, ioctl, dup, fcntl, access.
+//! open, close, ioctl, dup, fcntl.
 
-use super::{fail, is_device, outcome, passed};
-use ring3_host::fd::{CloseOnExec, set_cloexec, with_raw};
+use super::{fail, is_device, keeping_errno, outcome, passed};
+use ring3_host::fd::CloseOnExec;
 use std::ffi::{c_char, c_int, c_uint, c_ulong};
+use std::sync::Once;
 
 /// Opens our device with the flags of the client's open.
 fn open_device(flags: c_int) -> c_int {
-    match ring3_interpose::open_device() {
+    if flags & libc::O_DIRECTORY != 0 {
+        return fail(libc::ENOTDIR);
+    }
+    if flags & libc::O_CREAT != 0 && flags & libc::O_EXCL != 0 {
+        return fail(libc::EEXIST);
+    }
+    let cloexec = if flags & libc::O_CLOEXEC != 0 {
+        CloseOnExec::Yes
+    } else {
+        CloseOnExec::No
+    };
+    match keeping_errno(|| ring3_interpose::open_device(cloexec)) {
         Ok(fd) => {
-            if flags & libc::O_CLOEXEC == 0 {
-                let _ = with_raw(fd, |fd| set_cloexec(fd, CloseOnExec::No));
-            }
+            account_at_exit();
             fd
         }
         Err(errno) => fail(errno.0),
     }
 }
 
+/// Has the account written at the end, if one is wanted.
+fn account_at_exit() {
+    extern "C" fn write() {
+        if let Err(error) = ring3_interpose::stats::write() {
+            eprintln!("ring3: RING3_STATS: {error}");
+        }
+    }
+    static ONCE: Once = Once::new();
+    if ring3_interpose::stats::wanted().is_some() {
+        ONCE.call_once(|| {
+            // SAFETY: the function is there as long as this library, which is never unloaded.
+            let registered = unsafe { libc::atexit(write) };
+            debug_assert_eq!(registered, 0);
+        });
+    }
+}
+
 fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    if is_device(path) {
+    // O_PATH asks for the file's place, not for the device.
+    if is_device(dir, path) && flags & libc::O_PATH == 0 {
         return open_device(flags);
     }
     // SAFETY: the client's own call, passed on as it is.
@@ -50,6 +78,34 @@ macro_rules! opens {
 opens! {
     open, openat;
     open64, openat64;
+    __open, __openat;
+    __open64, __openat64;
+}
+
+// The checked variants take no mode, and whatever is in its register must not be one.
+macro_rules! checked_opens {
+    ($($name:ident, $at:ident;)*) => {$(
+        /// As the C library's.
+        ///
+        /// # Safety
+        /// `path` is a string.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(path: *const c_char, flags: c_int) -> c_int {
+            open_at(libc::AT_FDCWD, path, flags, 0)
+        }
+
+        /// As the C library's.
+        ///
+        /// # Safety
+        /// `path` is a string.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $at(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
+            open_at(dir, path, flags, 0)
+        }
+    )*};
+}
+
+checked_opens! {
     __open_2, __openat_2;
     __open64_2, __openat64_2;
 }
@@ -67,28 +123,55 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> c_i
     }
 }
 
-/// As the C library's.
-#[unsafe(no_mangle)]
-pub extern "C" fn close(fd: c_int) -> c_int {
-    ring3_interpose::closing(fd);
-    // SAFETY: the client's own call, passed on as it is.
-    passed(unsafe { libc::syscall(libc::SYS_close, fd) })
+macro_rules! closes {
+    ($($name:ident)*) => {$(
+        /// As the C library's.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(fd: c_int) -> c_int {
+            ring3_interpose::closing(fd);
+            // SAFETY: the client's own call, passed on as it is.
+            passed(unsafe { libc::syscall(libc::SYS_close, fd) })
+        }
+    )*};
+}
+
+closes!(close __close);
+
+fn closing_range(first: c_uint, last: c_uint) {
+    let top = c_int::MAX as c_uint;
+    ring3_interpose::closing_range(first.min(top) as c_int, last.min(top) as c_int);
 }
 
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if flags == 0 {
-        let top = c_uint::try_from(c_int::MAX).unwrap_or(last);
-        ring3_interpose::closing_range(first.min(top) as c_int, last.min(top) as c_int);
+    if flags as c_uint & libc::CLOSE_RANGE_CLOEXEC == 0 {
+        closing_range(first, last);
     }
     // SAFETY: the client's own call, passed on as it is.
     passed(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) })
 }
 
+/// As the C library's: everything from `first` on.
+#[unsafe(no_mangle)]
+pub extern "C" fn closefrom(first: c_int) {
+    let first = first.max(0) as c_uint;
+    closing_range(first, c_uint::MAX);
+    // SAFETY: the client's own wish. Kernels before 5.9 lack the call; there the descriptors go one by one.
+    let done = keeping_errno(|| unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0) });
+    if done != 0 {
+        // SAFETY: as above.
+        let top = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(0, 1 << 20) as c_uint;
+        for fd in first..top {
+            // SAFETY: as above.
+            keeping_errno(|| unsafe { libc::syscall(libc::SYS_close, fd) });
+        }
+    }
+}
+
 fn noted(old: c_int, new: c_int) -> c_int {
     if new >= 0 {
-        ring3_interpose::duped(old, new);
+        keeping_errno(|| ring3_interpose::duped(old, new));
     }
     new
 }
@@ -100,12 +183,18 @@ pub extern "C" fn dup(fd: c_int) -> c_int {
     noted(fd, passed(unsafe { libc::syscall(libc::SYS_dup, fd) }))
 }
 
-/// As the C library's.
-#[unsafe(no_mangle)]
-pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    // SAFETY: the client's own call, passed on as it is.
-    noted(old, passed(unsafe { libc::syscall(libc::SYS_dup2, old, new) }))
+macro_rules! dup2s {
+    ($($name:ident)*) => {$(
+        /// As the C library's.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(old: c_int, new: c_int) -> c_int {
+            // SAFETY: the client's own call, passed on as it is.
+            noted(old, passed(unsafe { libc::syscall(libc::SYS_dup2, old, new) }))
+        }
+    )*};
 }
+
+dup2s!(dup2 __dup2);
 
 /// As the C library's.
 #[unsafe(no_mangle)]
@@ -135,21 +224,4 @@ macro_rules! fcntls {
     )*};
 }
 
-fcntls!(fcntl fcntl64);
-
-/// As the C library's: `/dev/kvm` is there, and may be read and written.
-///
-/// # Safety
-/// `path` is a string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn access(path: *const c_char, mode: c_int) -> c_int {
-    if is_device(path) {
-        return if mode & libc::X_OK != 0 {
-            fail(libc::EACCES)
-        } else {
-            0
-        };
-    }
-    // SAFETY: the client's own call, passed on as it is.
-    passed(unsafe { libc::syscall(libc::SYS_access, path, mode) })
-}
+fcntls!(fcntl fcntl64 __fcntl);

@@ -1,15 +1,18 @@
 //! `libring3.so`: the C library's symbols that concern KVM, in front of the C library's own.
 //!
-//! A call that does not concern us goes on as the system call it stands for; the signal functions go on to the next
-//! library's as long as `/dev/kvm` was never opened, so that a program that never does notices nothing.
+//! What does not concern us goes on as the system call it stands for ([`files`], [`presence`]), or, about signals, to
+//! the next library's symbol as long as `/dev/kvm` was never opened ([`signals`], [`masks`]): a program that never does
+//! notices nothing. Variadic functions are defined with their optional argument fixed, which x86-64 calls alike.
 //!
-//! Not supported: clients that make system calls without the C library (static programs), `stat` of `/dev/kvm` where
-//! the host has none, and reading statistics descriptors.
+//! Not supported: clients that make system calls without the C library (static programs), `fopen` of the device, and
+//! reading statistics descriptors.
 
 mod files;
+mod masks;
+mod presence;
 mod signals;
 
-use ring3_interpose::Errno;
+use ring3_interpose::{Errno, path};
 use std::ffi::{CStr, c_char, c_int, c_long};
 
 /// Sets `errno` and returns what a failed call returns.
@@ -19,6 +22,16 @@ fn fail(errno: i32) -> c_int {
     -1
 }
 
+/// The thread's `errno`, which a call that succeeds leaves alone.
+fn keeping_errno<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: the C library's errno of this thread is always there.
+    let before = unsafe { *libc::__errno_location() };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = before };
+    result
+}
+
 fn outcome(result: Result<i64, Errno>) -> c_int {
     match result {
         Ok(value) => value as c_int,
@@ -26,13 +39,14 @@ fn outcome(result: Result<i64, Errno>) -> c_int {
     }
 }
 
-/// Whether a path from the client is `/dev/kvm`.
-fn is_device(path: *const c_char) -> bool {
+/// Whether a path from the client, relative to the directory `dir`, is `/dev/kvm`.
+#[inline]
+fn is_device(dir: c_int, path: *const c_char) -> bool {
     if path.is_null() {
         return false;
     }
     // SAFETY: a path given to open or access is a string, by those functions' own contract.
-    unsafe { CStr::from_ptr(path) }.to_bytes() == ring3_interpose::DEVICE
+    path::is_device(dir, unsafe { CStr::from_ptr(path) }.to_bytes())
 }
 
 /// What the `syscall` function returned, as the wrappers return it.

@@ -1,0 +1,79 @@
+//! Whether this is still the process that it was.
+//!
+//! A forked child has copies of everything but the threads, and must not use what they served. A child of `vfork`
+//! shares all memory with its parent, and must not change what is the parent's.
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
+
+/// A word that reads as zero in a forked child; null as long as nobody asked.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+/// The process that asked.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+fn pid() -> u32 {
+    rustix::process::getpid().as_raw_nonzero().get() as u32
+}
+
+/// Remembers the process, so that a child is known as such. A child that calls it is no child any more.
+pub fn remember() -> std::io::Result<()> {
+    let mut mark = MARK.load(Acquire);
+    if mark.is_null() {
+        mark = new_mark()?;
+        MARK.store(mark, Release);
+    }
+    OWNER.store(pid(), Relaxed);
+    // SAFETY: the page is mapped for ever.
+    unsafe { &*mark }.store(1, Relaxed);
+    Ok(())
+}
+
+/// A page that the kernel wipes in a forked child. It is never unmapped.
+fn new_mark() -> std::io::Result<*mut AtomicU32> {
+    let rights = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
+    let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 4096, rights, MapFlags::PRIVATE) }?;
+    // SAFETY: the page is ours; only what children see of it changes.
+    unsafe { rustix::mm::madvise(page, 4096, Advice::LinuxWipeOnFork) }?;
+    Ok(page.cast())
+}
+
+/// Whether this is a forked child of the process remembered. One load.
+#[inline]
+pub fn is_forked_child() -> bool {
+    let mark = MARK.load(Acquire);
+    // SAFETY: the page is mapped for ever.
+    !mark.is_null() && unsafe { &*mark }.load(Relaxed) == 0
+}
+
+/// Whether this is any other process than the one remembered, a child of `vfork` included. A system call.
+pub fn is_another() -> bool {
+    let owner = OWNER.load(Relaxed);
+    owner != 0 && owner != pid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_knows_that_it_is_one() {
+        remember().unwrap();
+        assert!(!is_forked_child() && !is_another());
+        // SAFETY: the child only makes system calls and ends.
+        let status = unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                let before = is_forked_child() && is_another();
+                let after = remember().is_ok() && !is_forked_child() && !is_another();
+                libc::_exit(if before && after { 0 } else { 1 });
+            }
+            let mut status = 0;
+            libc::waitpid(child, &mut status, 0);
+            status
+        };
+        assert_eq!(status, 0);
+        assert!(!is_forked_child());
+    }
+}
