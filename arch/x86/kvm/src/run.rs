@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ring3_host::addr::GuestPhys;
+use ring3_host::time::{host_tsc, tsc_khz};
 use ring3_kvm::Errno;
 use ring3_kvm::vcpu::{KickBits, Request};
 use ring3_uapi::exit::KVM_EXIT_INTR;
@@ -136,7 +137,10 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
                 vcpu,
                 unit: &mut s.unit,
             };
-            s.cpu.run(&mut machine, vcpu.seat().kick().word())
+            let before = (s.cpu.core.instructions, host_tsc());
+            let leave = s.cpu.run(&mut machine, vcpu.seat().kick().word());
+            account(vcpu, before, (s.cpu.core.instructions, host_tsc()));
+            leave
         }
         Injected::Left(leave) => leave,
         Injected::Exit(exit) => {
@@ -146,6 +150,17 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
     };
     drop(guest);
     handle(vcpu, s, leave)
+}
+
+/// Counts a stay in guest mode, from one pair of instructions and ticks to another.
+fn account(vcpu: &X86Vcpu, before: (u64, u64), after: (u64, u64)) {
+    let stats = vcpu.stats();
+    stats.guest_instructions.add(after.0.wrapping_sub(before.0));
+    let ticks = u128::from(after.1.wrapping_sub(before.1));
+    stats
+        .guest_ns
+        .add((ticks * 1_000_000 / u128::from(tsc_khz())) as u64);
+    stats.exits.add(1);
 }
 
 fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {

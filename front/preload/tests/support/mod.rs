@@ -91,6 +91,7 @@ pub fn ioctl(fd: c_int, request: u32, arg: u64) -> Result<c_int, i32> {
     result(unsafe { libc::ioctl(fd, request.into(), arg) })
 }
 
+#[allow(dead_code)]
 pub fn close(fd: c_int) {
     // SAFETY: the tests own their descriptors.
     assert_eq!(result(unsafe { libc::close(fd) }), Ok(0));
