@@ -106,10 +106,7 @@ fn duplicates_keep_the_object() {
         assert_eq!(ioctl(vcpu, get_regs, regs.as_mut_ptr() as u64), Ok(0));
         assert_eq!(regs[16], 0xfff0);
         // SAFETY: as above.
-        assert_eq!(
-            unsafe { libc::syscall(libc::SYS_getpid) > 0 && libc::close_range(100, 300, 0) == 0 },
-            true
-        );
+        assert_eq!(unsafe { libc::close_range(100, 300, 0) }, 0);
         assert_eq!(ioctl(third, KVM_GET_API_VERSION, 0), Err(libc::EBADF));
         assert_eq!(ioctl(second, KVM_GET_API_VERSION, 0), Ok(12));
     });

@@ -101,8 +101,9 @@ fn judge(metadata: &Metadata) -> Vec<Finding> {
             .filter(|dependency| dependency.path.is_some())
         {
             let used = dependency.name.as_str();
-            // A crate's own tests may use the test harness, never a higher layer.
-            let for_tests = dependency.kind.as_deref() == Some("dev") && used == "ring3-guest";
+            // A crate's own tests may use the test harness and the ABI's numbers, never a higher layer.
+            let for_tests =
+                dependency.kind.as_deref() == Some("dev") && matches!(used, "ring3-guest" | "ring3-uapi");
             if !(uses.contains(&used) || *uses == ANY || for_tests) {
                 findings.push(format!("{name} uses {used}, which its layer may not"));
             }
