@@ -3,6 +3,7 @@
 //! The tests speak to whatever `/dev/kvm` opens: the kernel's, which is the oracle, or ring3's under
 //! `ring3 run -- cargo test -p ring3-tests --test api`. Without either they are skipped, each by name.
 
+mod debug;
 mod events;
 mod irq;
 mod memory;

@@ -6,10 +6,10 @@ use ring3_uapi::KVM_MEM_LOG_DIRTY_PAGES;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 
-const CODE: u64 = 0x1000;
+pub const CODE: u64 = 0x1000;
 
 /// A guest of 64 KiB in real mode, about to execute `code`.
-fn guest(code: &[u8]) -> Option<(Vm, Vcpu, Memory)> {
+pub fn guest(code: &[u8]) -> Option<(Vm, Vcpu, Memory)> {
     let (vm, vcpu) = vcpu()?;
     let ram = memory(0x10000);
     ram.write(CODE as usize, code).unwrap();

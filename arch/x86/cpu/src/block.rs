@@ -4,7 +4,7 @@
 //! world (see [`crate::world::Memory::code_written`]), and writes by others are found out when an executable
 //! translation is entered, by comparing the page with what it held when it was decoded ([`Blocks::validate`]).
 
-use crate::core::Core;
+use crate::core::{Attention, Core};
 use crate::decode::{self, MAX_INSTRUCTION};
 use crate::op::Op;
 use crate::world::{Backing, World};
@@ -215,9 +215,9 @@ impl Blocks {
                 second = page2;
             }
             let in_page = len.min(4096 - offset);
-            world.mark_code(gpa, line_mask(offset, in_page));
+            self.mark(core, world, gpa, line_mask(offset, in_page));
             if let Some(second) = second {
-                world.mark_code(GuestPhys(second), line_mask(0, len - in_page));
+                self.mark(core, world, GuestPhys(second), line_mask(0, len - in_page));
             }
             // The bytes may have changed before the page was marked.
             let mut again = [0; 4096];
@@ -245,6 +245,15 @@ impl Blocks {
                     .map_err(|_| core.lost(second))?;
             }
             return Ok(index);
+        }
+    }
+
+    /// Has the world told of every later write to these lines, this processor's own included.
+    fn mark(&mut self, core: &mut Core, world: &mut dyn World, gpa: GuestPhys, lines: u64) {
+        core.attention.0 |= Attention::DECODED;
+        world.mark_code(gpa, lines);
+        if !self.pages.contains_key(&(gpa.0 & !0xfff)) {
+            core.mmu.protect(gpa);
         }
     }
 

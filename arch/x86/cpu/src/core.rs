@@ -23,6 +23,9 @@ impl Attention {
     pub const WINDOW: u32 = 16;
     /// The operation used answers of the client that are now spent.
     pub const RETIRED: u32 = 32;
+    /// A block was decoded: others may have posted something while the world marked its pages, so the kick word
+    /// comes before the block.
+    pub const DECODED: u32 = 64;
 }
 
 /// What the mode of operation means to decoding and execution; derived from the state by [`Core::refresh`].

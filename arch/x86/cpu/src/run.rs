@@ -3,7 +3,7 @@
 use crate::block::{Block, Blocks};
 use crate::core::Attention;
 use crate::event::Event;
-use crate::state::{DR6_BS, DR7_ENABLES, Interruptibility, RIP_SLOT, flags};
+use crate::state::{DR6_BD, DR6_BS, DR7_ENABLES, Interruptibility, RIP_SLOT, flags};
 use crate::world::World;
 use crate::{Core, Fault, Step, Stop, Vector};
 use ring3_host::addr::GuestPhys;
@@ -39,6 +39,7 @@ pub struct Cpu {
 }
 
 /// How the execution of a block ended.
+#[derive(Clone, Copy)]
 enum Ended {
     /// At its end, or early because something wants attention. RIP is right.
     Retired,
@@ -64,7 +65,10 @@ impl Cpu {
                 return Leave::Kicked;
             }
             let result = if self.core.is_careful() {
-                self.careful_step(world)
+                match self.find_carefully(world) {
+                    Ok(index) => self.careful_step(index, world),
+                    Err(leave) => leave,
+                }
             } else {
                 self.step(world)
             };
@@ -74,9 +78,13 @@ impl Cpu {
         }
     }
 
-    /// Executes one instruction (or one event's delivery), whatever the kick word says.
+    /// Executes one instruction (or one event's delivery), whatever the kick word says. [`Leave::Kicked`] means that
+    /// nothing was executed: code had to be decoded first, and what others posted meanwhile comes before it.
     pub fn run_one(&mut self, world: &mut dyn World) -> Option<Leave> {
-        self.careful_step(world)
+        match self.find_carefully(world) {
+            Ok(index) => self.careful_step(index, world),
+            Err(leave) => leave.or(Some(Leave::Kicked)),
+        }
     }
 
     /// To be called when code of the client could have run: with paging off nothing else would have decoded code
@@ -102,6 +110,8 @@ impl Cpu {
     fn step(&mut self, world: &mut dyn World) -> Option<Leave> {
         let core = &mut self.core;
         let ended = match self.blocks.find(core, world) {
+            // Whatever the search brought up comes before the block.
+            Ok(_) if core.attention.0 != 0 => Ended::Stopped(Stop::Again),
             Ok(index) => {
                 let block = self.blocks.get(index);
                 if core.fits_segment(block.len) {
@@ -118,35 +128,42 @@ impl Cpu {
         self.settle(ended, world)
     }
 
-    /// One instruction, with everything that is looked at only rarely: breakpoints, single step, shadows.
+    /// The block at RIP, after its breakpoints; `Err` if something came before it.
     #[cold]
-    fn careful_step(&mut self, world: &mut dyn World) -> Option<Leave> {
+    fn find_carefully(&mut self, world: &mut dyn World) -> Result<u32, Option<Leave>> {
+        let core = &mut self.core;
+        if !core.state.flags.has(flags::RF) && !core.state.interruptibility.mov_ss_shadow {
+            let hits = core.code_breakpoints();
+            if hits != 0 {
+                return Err(self.debug_exception(hits, world));
+            }
+        }
+        match self.blocks.find(core, world) {
+            Ok(index) if core.attention.0 == 0 => Ok(index),
+            Ok(_) => Err(self.settle(Ended::Stopped(Stop::Again), world)),
+            Err(stop) => Err(self
+                .settle(Ended::Stopped(stop), world)
+                .or_else(|| self.open_window())),
+        }
+    }
+
+    /// The first instruction of a block, with everything that is looked at only rarely: single step, shadows.
+    #[cold]
+    fn careful_step(&mut self, index: u32, world: &mut dyn World) -> Option<Leave> {
         let core = &mut self.core;
         let before = core.state.interruptibility;
         let stepping = core.state.flags.has(flags::TF) || core.debug.single_step;
         let resume = core.state.flags.has(flags::RF);
-        if !resume && !before.mov_ss_shadow {
-            let hits = core.code_breakpoints();
-            if hits != 0 {
-                return self.debug_exception(hits, world);
-            }
-        }
-        let core = &mut self.core;
         core.state.interruptibility = Interruptibility {
             nmi_blocked: before.nmi_blocked,
             ..Default::default()
         };
         core.state.flags.system &= !flags::RF;
-        let ended = match self.blocks.find(core, world) {
-            Ok(index) => {
-                let block = self.blocks.get(index);
-                if core.fits_segment(block.ops.first().map_or(0, |op| op.next)) {
-                    execute(core, block, world, 1)
-                } else {
-                    Ended::Stopped(Fault::GP0.into())
-                }
-            }
-            Err(stop) => Ended::Stopped(stop),
+        let block = self.blocks.get(index);
+        let ended = if core.fits_segment(block.ops.first().map_or(0, |op| op.next)) {
+            execute(core, block, world, 1)
+        } else {
+            Ended::Stopped(Fault::GP0.into())
         };
         if let Ended::Stopped(stop) = ended {
             if resume && !matches!(stop, Stop::Again) {
@@ -157,9 +174,16 @@ impl Cpu {
             }
         }
         let progressed = matches!(ended, Ended::Retired | Ended::Stopped(Stop::Again));
-        if progressed && stepping && !core.state.interruptibility.mov_ss_shadow {
-            core.debug_status |= DR6_BS;
-            core.attention.0 |= Attention::DEBUG;
+        if core.state.interruptibility.mov_ss_shadow {
+            // A load of SS holds back every debug trap; the single-step one is lost, the others wait.
+            core.attention.0 &= !Attention::DEBUG;
+        } else if progressed {
+            if stepping {
+                core.debug_status |= DR6_BS;
+            }
+            if core.debug_status != 0 {
+                core.attention.0 |= Attention::DEBUG;
+            }
         }
         self.settle(ended, world).or_else(|| self.open_window())
     }
@@ -182,7 +206,8 @@ impl Cpu {
             Ended::Retired | Ended::Stopped(Stop::Again) => None,
             Ended::Stopped(stop) => self.stopped(stop, world),
         };
-        if has(Attention::DEBUG) && !paused && leave.is_none() {
+        let progressed = matches!(ended, Ended::Retired | Ended::Stopped(Stop::Again));
+        if has(Attention::DEBUG) && progressed && leave.is_none() {
             let hits = std::mem::take(&mut self.core.debug_status);
             leave = self.debug_exception(hits, world);
         }
@@ -205,6 +230,8 @@ impl Cpu {
                     let hits = std::mem::take(&mut self.core.debug_status);
                     return self.debug_exception(hits, world);
                 }
+                // What the instruction hit on its way counts only once it retires.
+                self.core.debug_status = 0;
                 let raised = self.core.raise(fault, world);
                 self.delivered(raised)
             }
@@ -235,6 +262,10 @@ impl Cpu {
                 vector: Vector::DB as u8,
                 dr6: hits,
             });
+        }
+        if hits & DR6_BD != 0 {
+            // The one debug exception that is a fault and returns with RF set; for breakpoints that is the handler's.
+            core.state.flags.system |= flags::RF;
         }
         core.debug_status = hits;
         let raised = core.raise(Fault::plain(Vector::DB), world);

@@ -130,6 +130,21 @@ fn a_program_may_change_itself() {
 }
 
 #[test]
+fn code_written_before_it_ran_may_change_too() {
+    let (cpu, _) = run64(|a| {
+        // MOV AL, 1; RET on a page that has been written to: writes are direct when it first runs.
+        a.mov(rdi, 0x3_0000u64)?;
+        a.mov(dword_ptr(rdi), 0xc3_01b0)?;
+        a.call(rdi)?;
+        a.mov(bl, al)?;
+        a.mov(byte_ptr(rdi + 1), 2)?;
+        a.call(rdi)
+    });
+    assert_eq!(cpu.core.state.gpr[RBX], 1);
+    assert_eq!(cpu.core.state.gpr[RAX], 2);
+}
+
+#[test]
 fn vector_forms_run_on_the_host() {
     let (cpu, world) = run64(|a| {
         a.mov(rax, 0x0102_0304_0506_0708u64)?;

@@ -85,23 +85,25 @@ fn wait_for_start(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
 /// Executes the one instruction whose answer the client just gave. True if that needs the client again.
 fn finish_instruction(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> bool {
     s.unit.io.rewind();
-    let guest = loop {
+    let leave = loop {
         // What is posted meanwhile is served first; a signal must wait until the instruction is complete.
         let seat = vcpu.seat();
         seat.kick().take();
         if serve_requests(vcpu, s).is_err() {
             return false;
         }
-        if let Some(guest) = seat.enter_guest_to_complete() {
-            break guest;
+        let Some(_guest) = seat.enter_guest_to_complete() else {
+            continue;
+        };
+        let mut machine = Machine {
+            vcpu,
+            unit: &mut s.unit,
+        };
+        match s.cpu.run_one(&mut machine) {
+            Some(Leave::Kicked) => {}
+            leave => break leave,
         }
     };
-    let mut machine = Machine {
-        vcpu,
-        unit: &mut s.unit,
-    };
-    let leave = s.cpu.run_one(&mut machine);
-    drop(guest);
     // Events that were posted are looked at before the guest runs on.
     vcpu.seat().event();
     match leave {
@@ -171,12 +173,12 @@ fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, 
         Leave::Halted => Ok(halted(vcpu, s)),
         Leave::TripleFault => Ok(queue(s, Exit::Shutdown)),
         Leave::Debug { vector, dr6 } => {
-            let state = &s.cpu.core.state;
+            let (_, dr7) = s.cpu.core.debug_registers();
             let debug = Exit::Debug {
                 exception: vector.into(),
                 pc: s.cpu.core.code_address(),
                 dr6: dr6 | ring3_x86_cpu::state::DR6_FIXED,
-                dr7: state.dr7,
+                dr7,
             };
             Ok(queue(s, debug))
         }

@@ -1,10 +1,10 @@
 //! Picks handlers for the general-purpose instructions.
 
-use super::gpr_slot;
+use super::{flow, gpr_slot};
 use crate::by_size;
 use crate::core::Mode;
 use crate::exec::alu::{self, Adc, Add, And, Cmp, Dec, Form, Inc, Neg, Not, Or, Sbb, Sub, Test, Xor};
-use crate::exec::{bits, branch, moves, muldiv, shift, stack};
+use crate::exec::{bits, moves, muldiv, shift, stack};
 use crate::op::{Handler, Op, OpFlags};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
@@ -12,7 +12,7 @@ pub fn select(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Handler> 
     arithmetic(instr, op)
         .or_else(|| data(instr, op))
         .or_else(|| bit_work(instr, op))
-        .or_else(|| flow(instr, mode, op))
+        .or_else(|| flow::select(instr, mode, op))
         .or_else(|| stack_work(instr, mode, op))
         .or_else(|| misc(instr, op))
 }
@@ -74,7 +74,7 @@ fn set_dst(register: Register, op: &mut Op) -> Option<()> {
 }
 
 /// One register or memory operand, which is read and written: `dst` and `size`.
-fn one_operand(instr: &Instruction, op: &mut Op) -> Option<()> {
+pub(super) fn one_operand(instr: &Instruction, op: &mut Op) -> Option<()> {
     match instr.op0_kind() {
         OpKind::Register => set_dst(instr.op0_register(), op),
         OpKind::Memory => Some(()),
@@ -245,7 +245,7 @@ fn extension<const SIGNED: bool>(instr: &Instruction, op: &mut Op) -> Option<Han
 }
 
 /// The condition's number in the opcode; iced counts its conditions from one, in the same order.
-fn condition_number(instr: &Instruction) -> Option<u64> {
+pub(super) fn condition_number(instr: &Instruction) -> Option<u64> {
     use iced_x86::ConditionCode as C;
     Some(match instr.condition_code() {
         C::o => 0,
@@ -385,103 +385,6 @@ fn bit_test<const KIND: u8>(instr: &Instruction, op: &mut Op) -> Option<Handler>
         (4, true) => test_mem::<u32, KIND>,
         (8, true) => test_mem::<u64, KIND>,
         _ => return None,
-    })
-}
-
-fn jcc_handler(condition: u64) -> Handler {
-    use branch::jcc;
-    match condition {
-        0 => jcc::<0>,
-        1 => jcc::<1>,
-        2 => jcc::<2>,
-        3 => jcc::<3>,
-        4 => jcc::<4>,
-        5 => jcc::<5>,
-        6 => jcc::<6>,
-        7 => jcc::<7>,
-        8 => jcc::<8>,
-        9 => jcc::<9>,
-        10 => jcc::<10>,
-        11 => jcc::<11>,
-        12 => jcc::<12>,
-        13 => jcc::<13>,
-        14 => jcc::<14>,
-        _ => jcc::<15>,
-    }
-}
-
-/// Near control flow. A direct target becomes relative to the block: to RIP at the block's start.
-fn flow(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Handler> {
-    let direct = match instr.op0_kind() {
-        OpKind::NearBranch16 => 2,
-        OpKind::NearBranch32 => 4,
-        OpKind::NearBranch64 => 8,
-        _ => 0,
-    };
-    if direct != 0 {
-        let base = instr.ip().wrapping_sub(u64::from(op.start));
-        op.imm = instr.near_branch_target().wrapping_sub(base);
-        op.size = direct;
-    }
-    if let Some(address) = counter_size(instr) {
-        op.address_size = address;
-        op.src = match instr.mnemonic() {
-            M::Loopne => 0,
-            M::Loope => 1,
-            M::Loop => 2,
-            _ => 3,
-        };
-        return Some(branch::counted);
-    }
-    if instr.is_jcc_short_or_near() {
-        return condition_number(instr).map(jcc_handler);
-    }
-    let indirect_size = |op: &mut Op| -> Option<()> {
-        one_operand(instr, op)?;
-        if op.flags.has(OpFlags::MEMORY) && mode.code_bits == 64 && op.size != 2 {
-            op.size = 8;
-        }
-        Some(())
-    };
-    match instr.mnemonic() {
-        M::Jmp if direct != 0 => Some(branch::jmp),
-        M::Call if direct != 0 => Some(branch::call),
-        M::Jmp if instr.is_jmp_near_indirect() => indirect_size(op).map(|()| branch::jmp_indirect as Handler),
-        M::Call if instr.is_call_near_indirect() => {
-            indirect_size(op).map(|()| branch::call_indirect as Handler)
-        }
-        M::Ret => {
-            op.size = return_width(instr, mode);
-            if instr.op_count() == 1 {
-                op.imm = instr.immediate(0) & 0xffff;
-            }
-            Some(branch::ret)
-        }
-        _ => None,
-    }
-}
-
-/// Width of the instruction pointer that a near return pops.
-fn return_width(instr: &Instruction, mode: &Mode) -> u8 {
-    use iced_x86::Code as C;
-    match instr.code() {
-        C::Retnw | C::Retnw_imm16 => 2,
-        C::Retnd | C::Retnd_imm16 => 4,
-        C::Retnq | C::Retnq_imm16 => 8,
-        _ => mode.code_bits / 8,
-    }
-}
-
-/// The counter's width of LOOPcc and JrCXZ.
-fn counter_size(instr: &Instruction) -> Option<u8> {
-    if !(instr.is_jcx_short() || instr.is_loop() || instr.is_loopcc()) {
-        return None;
-    }
-    let name = format!("{:?}", instr.code());
-    Some(match () {
-        () if name.contains("RCX") || name.starts_with("Jrcxz") => 8,
-        () if name.contains("ECX") || name.starts_with("Jecxz") => 4,
-        () => 2,
     })
 }
 

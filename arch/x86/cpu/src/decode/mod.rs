@@ -1,9 +1,10 @@
 //! From an `iced_x86::Instruction` to an [`Op`]: which handler executes it, and with what operands.
 //!
-//! `integer` and `strings` pick handlers for the general-purpose instructions, `system` for everything that
+//! `integer`, `flow` and `strings` pick handlers for the general-purpose instructions, `system` for everything that
 //! touches privilege, segments, control registers, ports or far control flow, `native` for the forms that the
 //! host CPU executes itself. What none of them takes is an invalid opcode.
 
+pub mod flow;
 pub mod integer;
 pub mod native;
 pub mod strings;

@@ -21,7 +21,8 @@ fn number(core: &Core, code: u8) -> Step<usize> {
 fn check(core: &mut Core, code: u8) -> Step<usize> {
     let register = number(core, code)?;
     privileged(core)?;
-    if core.state.dr7 & DR7_GD != 0 {
+    // The client's debug registers are guarded as the guest's own are.
+    if core.debug_registers().1 & DR7_GD != 0 {
         core.debug_status = DR6_BD;
         return Err(Fault::plain(Vector::DB).into());
     }

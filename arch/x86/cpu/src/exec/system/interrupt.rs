@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::op::Op;
 use crate::state::{CR4_VME, flags};
 use crate::world::Access;
-use crate::{Core, Fault, Step, Vector, World};
+use crate::{Core, Fault, Step, Stop, Vector, World};
 
 /// INT n: `imm` is the vector.
 pub fn int(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
@@ -28,8 +28,7 @@ pub fn int(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 /// INT3.
 pub fn int3(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     if core.debug.intercept_bp {
-        // The run loop hands it to the debugger, with RIP at the instruction.
-        return Err(Fault::plain(Vector::BP).into());
+        return Err(Stop::Intercepted(Vector::BP as u8));
     }
     let next = core.following(op);
     deliver(
@@ -44,6 +43,9 @@ pub fn int3(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 
 /// INT1.
 pub fn int1(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    if core.debug.intercept_db {
+        return Err(Stop::Intercepted(Vector::DB as u8));
+    }
     let next = core.following(op);
     deliver(
         core,
