@@ -1,5 +1,6 @@
 //! The processor's working state: what operations act on.
 
+use crate::features::Features;
 use crate::mmu::Mmu;
 use crate::state::{CR0_AM, CR4_SMAP, CS, SS, State, flags};
 use ring3_host::addr::GuestPhys;
@@ -75,6 +76,8 @@ pub struct Core {
     pub mmu: Mmu,
     pub attention: Attention,
     pub windows: Windows,
+    /// What decoding takes for granted; see [`crate::Cpu::set_features`].
+    pub features: Features,
     pub debug: DebugControl,
     /// Linear address of the last page fault raised and not yet delivered.
     pub fault_address: u64,
@@ -105,6 +108,7 @@ impl Core {
             mmu: Mmu::new(),
             attention: Attention::default(),
             windows: Windows::default(),
+            features: Features::default(),
             debug: DebugControl::default(),
             fault_address: 0,
             debug_status: 0,

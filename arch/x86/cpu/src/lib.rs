@@ -13,6 +13,7 @@ pub mod decode;
 pub mod event;
 pub mod exec;
 pub mod fault;
+pub mod features;
 pub mod mmu;
 pub mod op;
 pub mod run;
@@ -22,6 +23,7 @@ pub mod testing;
 pub mod world;
 
 pub use crate::core::Core;
+pub use crate::features::Features;
 pub use fault::{Fault, Step, Stop, Vector};
 pub use run::{Cpu, Leave};
 pub use state::State;

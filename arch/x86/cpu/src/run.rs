@@ -5,7 +5,7 @@ use crate::core::Attention;
 use crate::event::Event;
 use crate::state::{DR6_BD, DR6_BS, DR7_ENABLES, Interruptibility, RIP_SLOT, flags};
 use crate::world::World;
-use crate::{Core, Fault, Step, Stop, Vector};
+use crate::{Core, Fault, Features, Step, Stop, Vector};
 use ring3_host::addr::GuestPhys;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -99,6 +99,14 @@ impl Cpu {
     pub fn drop_code(&mut self, gpa: GuestPhys) {
         self.blocks.drop_page(gpa);
         self.core.resync();
+    }
+
+    /// The guest's CPUID changed: what was decoded by the old one goes.
+    pub fn set_features(&mut self, features: Features) {
+        if self.core.features != features {
+            self.core.features = features;
+            self.drop_all_code();
+        }
     }
 
     /// Other processors wrote to more translated code than could be told.

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use ring3_kvm::Errno;
 use ring3_kvm::memory::SlotsView;
 use ring3_kvm::vcpu::{Request, Seat, Vcpu};
+use ring3_uapi::x86::KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
 use ring3_uapi::{KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
 use ring3_x86_cpu::state::{CR4_OSXSAVE, RDX};
-use ring3_x86_cpu::{Cpu, State};
+use ring3_x86_cpu::{Cpu, Features as Instructions, State};
 
 use crate::X86;
 use crate::apic::Target;
@@ -93,6 +94,18 @@ impl VcpuState {
     /// The client set the CPUID table.
     pub fn after_cpuid(&mut self, vcpu: &X86Vcpu) {
         self.cpu.core.state.physical_bits = self.unit.cpuid.physical_bits().min(52) as u8;
+        let mut instructions = Instructions::from_cpuid(|leaf, subleaf| {
+            self.unit
+                .cpuid
+                .find(leaf, subleaf)
+                .map_or([0; 4], |entry| entry.regs)
+        });
+        // As in Linux: unless this quirk is off, MONITOR and MWAIT do nothing where they do not exist.
+        let quirks = vcpu.vm().arch().settings.disabled_quirks.load(Relaxed);
+        if quirks & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS == 0 {
+            instructions.insert(Instructions::MONITOR);
+        }
+        self.cpu.set_features(instructions);
         if let Some(apic) = &vcpu.shared().apic {
             apic.lock()
                 .lapic

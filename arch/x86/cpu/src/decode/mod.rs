@@ -32,7 +32,7 @@ pub fn instruction(bytes: &[u8], rip: u64, bits: u8) -> (Instruction, bool) {
 pub fn operation(core: &mut Core, instr: &Instruction, base: u64, start: u16) -> Op {
     let mode = core.mode;
     let mut op = blank(instr, &mode, base, start);
-    if instr.is_invalid() {
+    if instr.is_invalid() || !core.features.include(instr) {
         return op;
     }
     if instr.has_lock_prefix() && !may_lock(instr) {

@@ -229,9 +229,6 @@ pub fn invlpg(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
 
 /// INVPCID: `dst` is the register with the type.
 pub fn invpcid(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
-    if !offers_invpcid(core, world) {
-        return Err(Fault::UD.into());
-    }
     privileged(core)?;
     let linear = core.address(op, 16, Access::Read)?;
     let mut bytes = [0; 16];
@@ -256,8 +253,4 @@ pub fn invpcid(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     }
     core.resync();
     Ok(())
-}
-
-fn offers_invpcid(core: &Core, world: &mut dyn World) -> bool {
-    world.cpuid(&core.state, 0, 0)[0] >= 7 && world.cpuid(&core.state, 7, 0)[1] & 1 << 10 != 0
 }
