@@ -51,3 +51,9 @@ impl From<std::io::Error> for Errno {
         e.raw_os_error().map_or(Errno::ENOMEM, Errno)
     }
 }
+
+impl From<ring3_kvm::Errno> for Errno {
+    fn from(e: ring3_kvm::Errno) -> Self {
+        Errno(e.0)
+    }
+}

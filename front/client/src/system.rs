@@ -2,7 +2,7 @@
 
 use crate::handle::Fd;
 use crate::list::{self, List};
-use crate::{Errno, Handle, Vm, device};
+use crate::{Errno, Handle, Vm, device, in_process};
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use std::os::fd::RawFd;
@@ -15,6 +15,11 @@ impl Kvm {
     /// Opens `/dev/kvm`: the kernel's, or an interposed one.
     pub fn open() -> Result<Kvm, Errno> {
         Ok(Self::from_handle(device::open("/dev/kvm")?))
+    }
+
+    /// Opens ring3's, in this process: no device is needed, nor anything interposed.
+    pub fn in_process() -> Result<Kvm, Errno> {
+        Ok(Self::from_handle(in_process::open()?))
     }
 
     /// Uses an open descriptor of any back end.

@@ -1,7 +1,7 @@
 //! What each ioctl does, as a client sees it: success, the documented errnos, and that what was set comes back.
 //!
-//! The tests speak to whatever `/dev/kvm` opens: the kernel's, which is the oracle, or ring3's under
-//! `ring3 run -- cargo test -p ring3-tests --test api`. Without either they are skipped, each by name.
+//! The tests speak to ring3 in this process. With `RING3_API=device` they speak to whatever `/dev/kvm` opens: the kernel's,
+//! which is the oracle, or ring3's under `ring3 run`; without one they are skipped then, each by name.
 
 mod debug;
 mod events;
@@ -13,8 +13,26 @@ mod system;
 
 use ring3_client::{Errno, Kvm, Memory, Vcpu, Vm};
 
+/// Which KVM the tests speak to, by the name that `RING3_API` gives it.
+#[derive(Clone, Copy, PartialEq)]
+enum BackEnd {
+    InProcess,
+    Device,
+}
+
+fn back_end() -> BackEnd {
+    match std::env::var("RING3_API").as_deref() {
+        Ok("device") => BackEnd::Device,
+        Err(_) | Ok("" | "in-process") => BackEnd::InProcess,
+        Ok(other) => panic!("RING3_API is {other:?}, which is neither \"in-process\" nor \"device\""),
+    }
+}
+
 /// KVM, or a word on why the calling test is skipped.
 fn kvm() -> Option<Kvm> {
+    if back_end() == BackEnd::InProcess {
+        return Some(Kvm::in_process().expect("ring3 needs no device"));
+    }
     match Kvm::open() {
         Ok(kvm) => Some(kvm),
         Err(e) => {

@@ -173,8 +173,9 @@ fn msrs() {
     const PAT: u32 = 0x277;
     for (msr, value) in [
         (0x174, 0x10),
-        (0x175, 0xffff_8000_0000_1000),
-        (0x176, 0xffff_8000_0000_2000),
+        // Guests of AMD's have only 32 bits of these two.
+        (0x175, 0x8000_1000),
+        (0x176, 0x8000_2000),
         (0xc000_0081, 0x0023_0010_0000_0000),
         (LSTAR, 0xffff_8000_0000_3000),
         (0xc000_0084, 0x4_7700),
