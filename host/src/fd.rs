@@ -4,7 +4,7 @@
 //! that is our own `close`: it must not hold, while it closes, a lock that is held where one is dropped.
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FileType, MemfdFlags, SealFlags};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -109,6 +109,22 @@ pub fn is_eventfd(fd: impl AsFd) -> bool {
     use std::os::fd::AsRawFd;
     let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     rustix::fs::readlink(link, Vec::new()).is_ok_and(|target| target.as_bytes() == b"anon_inode:[eventfd]")
+}
+
+/// Whether the descriptor is a VFIO group or device, which only the kernel's own list of devices tells.
+pub fn is_vfio(fd: impl AsFd) -> bool {
+    let Ok(stat) = rustix::fs::fstat(fd) else {
+        return false;
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
+        return false;
+    }
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let class = rustix::fs::readlink(format!("/sys/dev/char/{major}:{minor}/subsystem"), Vec::new());
+    class.is_ok_and(|class| {
+        let class = class.as_bytes();
+        class.ends_with(b"/vfio") || class.ends_with(b"/vfio-dev")
+    })
 }
 
 /// Adds one to an eventfd. A full counter stays full, as with the kernel's own signalling.

@@ -23,5 +23,7 @@ pub const CODE: Rank = Rank(8000);
 pub const RING: Rank = Rank(8100);
 /// The eventfds of a resampled line.
 pub const RESAMPLER: Rank = Rank(8200);
+/// The files of a VFIO device.
+pub const VFIO: Rank = Rank(8300);
 /// A vCPU's page notices.
 pub const NOTICES: Rank = Rank(9000);

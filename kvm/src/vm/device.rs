@@ -5,9 +5,10 @@ use crate::arch::{Arch, Device, Purpose, Vms};
 use crate::errno::Errno;
 use crate::file::{File, FileKind};
 use crate::files::Files;
+use crate::vfio;
 use ring3_host::fd;
 use ring3_host::user::UserPtr;
-use ring3_uapi::device::KVM_CREATE_DEVICE_TEST;
+use ring3_uapi::device::{KVM_CREATE_DEVICE_TEST, KVM_DEV_TYPE_VFIO};
 use ring3_uapi::ioctl::{KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE_ATTR};
 use ring3_uapi::{KvmCreateDevice, KvmDeviceAttr};
 use std::sync::Arc;
@@ -35,16 +36,27 @@ impl<A: Arch> File for DeviceFile<A> {
     }
 }
 
+fn make<A: Arch>(vm: &Arc<Vm<A>>, kind: u32, purpose: Purpose) -> Result<Option<Box<dyn Device>>, Errno> {
+    match (kind, purpose) {
+        (KVM_DEV_TYPE_VFIO, Purpose::Test) if vfio::exists::<A>() => Ok(None),
+        (KVM_DEV_TYPE_VFIO, Purpose::Create) if vfio::exists::<A>() => vfio::create(vm).map(Some),
+        _ => <A as Vms>::create_device(vm, kind, purpose),
+    }
+}
+
 /// KVM_CREATE_DEVICE.
 pub(super) fn create<A: Arch>(vm: &Arc<Vm<A>>, life: &Arc<Life<A>>, arg: u64) -> Result<i64, Errno> {
     let at = UserPtr::new(arg);
     let mut args: KvmCreateDevice = at.read()?;
-    let test = args.flags & KVM_CREATE_DEVICE_TEST != 0;
-    let _changes = vm.changes.lock();
-    if test {
-        <A as Vms>::create_device(vm, args.type_, Purpose::Test)?;
+    let purpose = if args.flags & KVM_CREATE_DEVICE_TEST != 0 {
+        Purpose::Test
     } else {
-        let device = <A as Vms>::create_device(vm, args.type_, Purpose::Create)?.ok_or(Errno::ENODEV)?;
+        Purpose::Create
+    };
+    let _changes = vm.changes.lock();
+    let device = make(vm, args.type_, purpose)?;
+    if purpose == Purpose::Create {
+        let device = device.ok_or(Errno::ENODEV)?;
         let memfd = fd::memfd_create("kvm-device", 0)?;
         let file = DeviceFile {
             device,

@@ -25,6 +25,7 @@ use crate::ranks;
 use crate::vcpu::halt::DEFAULT_MOST_NS;
 use crate::vcpu::stats::VmStats;
 use crate::vcpu::{Seats, Vcpu};
+use crate::vfio::Vacancy;
 use ring3_host::event::EventLoop;
 use ring3_host::lock::RankedMutex;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -42,6 +43,7 @@ pub struct Vm<A: Arch> {
     changes: RankedMutex<()>,
     halt_poll_most: AtomicU32,
     stats: Arc<VmStats>,
+    vfio: Vacancy,
     arch: A::Vm,
 }
 
@@ -60,6 +62,7 @@ impl<A: Arch> Vm<A> {
             changes: RankedMutex::new(ranks::VM, ()),
             halt_poll_most: AtomicU32::new(DEFAULT_MOST_NS),
             stats: VmStats::registered(),
+            vfio: Vacancy::default(),
             arch,
         }))
     }
@@ -94,6 +97,10 @@ impl<A: Arch> Vm<A> {
 
     pub fn stats(&self) -> &VmStats {
         &self.stats
+    }
+
+    pub(crate) fn vfio(&self) -> &Vacancy {
+        &self.vfio
     }
 
     /// The lock of what may not change while a vCPU is made: hold it to check that there are none yet.
