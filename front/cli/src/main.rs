@@ -1,13 +1,14 @@
 //! The `ring3` command.
-//!
-//! `ring3 boot` is not here yet: there is no bundled VMM.
 #![forbid(unsafe_code)]
 
+mod boot;
+mod doctor;
 mod run;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
 
 /// KVM in ring 3: runs KVM clients without virtualization hardware.
 #[derive(Parser)]
@@ -30,14 +31,35 @@ enum Command {
         )]
         command: Vec<OsString>,
     },
+    /// Boot a Linux kernel, its serial console on this terminal (Ctrl-A X quits)
+    Boot(boot::Options),
+    /// Say what this machine offers, and whether ring3 works on it
+    Doctor,
+    /// Look for /dev/kvm, as a client does
+    #[command(hide = true)]
+    Probe,
 }
 
 fn main() -> ExitCode {
+    let log = EnvFilter::try_from_env("RING3_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(log)
+        .with_writer(std::io::stderr)
+        .init();
     match Arguments::parse().command {
         Command::Run { command } => {
             let refusal = run::run(&command);
             eprintln!("ring3: {}", refusal.message);
             ExitCode::from(refusal.code)
         }
+        Command::Boot(options) => match boot::boot(options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("ring3: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Doctor => doctor::doctor(),
+        Command::Probe => doctor::probe(),
     }
 }

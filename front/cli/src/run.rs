@@ -54,7 +54,7 @@ pub fn run(command: &[OsString]) -> Refusal {
 }
 
 /// `libring3.so`: beside this executable, or in `../lib/ring3`.
-fn library() -> Result<PathBuf, Refusal> {
+pub fn library() -> Result<PathBuf, Refusal> {
     let own = env::current_exe().map_err(|error| refusal(1, format!("cannot find myself: {error}")))?;
     let directory = own.parent().unwrap_or(Path::new("/"));
     let places = [
