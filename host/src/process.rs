@@ -16,17 +16,41 @@ fn pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
-/// Remembers the process, so that a child is known as such. A child that calls it is no child any more.
+/// What the word says.
+const CHILD: u32 = 0;
+const REMEMBERED: u32 = 1;
+const SETTLING: u32 = 2;
+
+/// Remembers the process, so that a child is known as such.
 pub fn remember() -> std::io::Result<()> {
-    let mut mark = MARK.load(Acquire);
-    if mark.is_null() {
-        mark = new_mark()?;
-        MARK.store(mark, Release);
+    if MARK.load(Acquire).is_null() {
+        let mark = new_mark()?;
+        // SAFETY: the page is mapped for ever.
+        unsafe { &*mark }.store(REMEMBERED, Relaxed);
+        OWNER.store(pid(), Relaxed);
+        // If another thread was first, its page does, and this one is left alone.
+        let _ = MARK.compare_exchange(std::ptr::null_mut(), mark, Release, Relaxed);
     }
-    OWNER.store(pid(), Relaxed);
-    // SAFETY: the page is mapped for ever.
-    unsafe { &*mark }.store(1, Relaxed);
     Ok(())
+}
+
+/// In a forked child: makes it a process of its own by `work`, which one thread does and the others wait for. Does nothing
+/// elsewhere.
+pub fn settle(work: impl FnOnce()) {
+    let mark = MARK.load(Acquire);
+    if mark.is_null() {
+        return;
+    }
+    // SAFETY: the page is mapped for ever.
+    let mark = unsafe { &*mark };
+    if mark.compare_exchange(CHILD, SETTLING, Acquire, Relaxed).is_ok() {
+        work();
+        OWNER.store(pid(), Relaxed);
+        mark.store(REMEMBERED, Release);
+    }
+    while mark.load(Acquire) == SETTLING {
+        std::thread::yield_now();
+    }
 }
 
 /// A page that the kernel wipes in a forked child. It is never unmapped.
@@ -39,12 +63,12 @@ fn new_mark() -> std::io::Result<*mut AtomicU32> {
     Ok(page.cast())
 }
 
-/// Whether this is a forked child of the process remembered. One load.
+/// Whether this is a forked child of the process remembered, which has not settled. Two loads.
 #[inline]
 pub fn is_forked_child() -> bool {
     let mark = MARK.load(Acquire);
     // SAFETY: the page is mapped for ever.
-    !mark.is_null() && unsafe { &*mark }.load(Relaxed) == 0
+    !mark.is_null() && unsafe { &*mark }.load(Acquire) != REMEMBERED
 }
 
 /// Whether this is any other process than the one remembered, a child of `vfork` included. A system call.
@@ -61,12 +85,16 @@ mod tests {
     fn a_child_knows_that_it_is_one() {
         remember().unwrap();
         assert!(!is_forked_child() && !is_another());
+        settle(|| panic!("the process is no child"));
         // SAFETY: the child only makes system calls and ends.
         let status = unsafe {
             let child = libc::fork();
             if child == 0 {
                 let before = is_forked_child() && is_another();
-                let after = remember().is_ok() && !is_forked_child() && !is_another();
+                let mut settled = 0;
+                settle(|| settled += 1);
+                settle(|| settled += 1);
+                let after = settled == 1 && !is_forked_child() && !is_another();
                 libc::_exit(if before && after { 0 } else { 1 });
             }
             let mut status = 0;

@@ -6,7 +6,7 @@
 use crate::addr::{HostVirt, PAGE_SIZE};
 use crate::fd;
 use crate::mem;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -45,6 +45,16 @@ impl SharedPages {
     /// `len` bytes are mapped at `at`, readable and writable, by nobody else, and no access to them can fault.
     pub(crate) unsafe fn adopt(at: NonNull<u8>, len: usize) -> SharedPages {
         SharedPages { at, len }
+    }
+
+    /// Puts the page at `from` of `other` in the place of the page at `offset`: from now on both are the same memory.
+    ///
+    /// # Panics
+    /// If one of them is not a page inside.
+    pub fn overlay(&mut self, offset: usize, other: &SharedPages, from: usize) -> io::Result<()> {
+        let at = self.at(offset, PAGE_SIZE as usize, PAGE_SIZE as usize);
+        // SAFETY: the page is this mapping's own, and nobody borrows from it, as `self` is borrowed mutably.
+        unsafe { show_page(other, from, at.as_ptr()) }
     }
 
     /// Where they are mapped in this process.
@@ -148,6 +158,23 @@ impl SharedPages {
     }
 }
 
+/// Maps the page at `from` of `pages` at `at` too, in the place of what is mapped there.
+///
+/// # Safety
+/// `at` is aligned to a page, and the page there is the caller's to replace.
+///
+/// # Panics
+/// If `from` is not that of a page inside.
+pub unsafe fn show_page(pages: &SharedPages, from: usize, at: *mut u8) -> io::Result<()> {
+    let page = PAGE_SIZE as usize;
+    let source = pages.at(from, page, page);
+    // Of a shared mapping, no bytes moved means another mapping of the same memory.
+    let flags = MremapFlags::MAYMOVE;
+    // SAFETY: the destination is the caller's to replace, and the source stays as it is.
+    unsafe { rustix::mm::mremap_fixed(source.as_ptr().cast(), 0, page, flags, at.cast()) }?;
+    Ok(())
+}
+
 impl Drop for SharedPages {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no reference into it outlives `self`.
@@ -175,6 +202,25 @@ mod tests {
         pages.atomic_u32(8).store(77, Relaxed);
         assert_eq!(pages.load::<u64>(8), 77);
         assert_eq!(pages.atomic_u64(8).load(Relaxed), 77);
+    }
+
+    #[test]
+    fn a_page_can_be_in_two_mappings() {
+        let (ring, _) = SharedPages::create("ring", 3).unwrap();
+        let (mut pages, file) = SharedPages::create("pages", 3).unwrap();
+        pages.store(8192, &1u32);
+        pages.overlay(8192, &ring, 4096).unwrap();
+        ring.store(4100, &7u32);
+        assert_eq!((pages.load::<u32>(8192), pages.load::<u32>(8196)), (0, 7));
+        pages.store(8192, &5u32);
+        pages.store(4096, &6u32);
+        assert_eq!((ring.load::<u32>(4096), ring.load::<u32>(8192)), (5, 0));
+        // What was there is hidden, not gone.
+        let mut seen = [0; 4];
+        rustix::io::pread(&file, &mut seen, 8192).unwrap();
+        assert_eq!(seen, [1, 0, 0, 0]);
+        drop(pages);
+        assert_eq!(ring.load::<u32>(4096), 5);
     }
 
     #[test]

@@ -33,11 +33,11 @@ pub const FAULTS: SigSet = SigSet::of(libc::SIGSEGV)
     .with(SigSet::of(libc::SIGILL))
     .with(SigSet::of(libc::SIGTRAP));
 
-/// Signals that nobody may handle, and the two that the C library keeps to itself.
-const UNTOUCHED: SigSet = SigSet::of(libc::SIGKILL)
-    .with(SigSet::of(libc::SIGSTOP))
-    .with(SigSet::of(32))
-    .with(SigSet::of(33));
+/// Signals that nobody may handle or block.
+pub const UNBLOCKABLE: SigSet = SigSet::of(libc::SIGKILL).with(SigSet::of(libc::SIGSTOP));
+
+/// Those, and the two that the C library keeps to itself.
+const UNTOUCHED: SigSet = UNBLOCKABLE.with(SigSet::of(32)).with(SigSet::of(33));
 
 /// The numbers of all signals.
 const ALL: std::ops::RangeInclusive<i32> = 1..=64;

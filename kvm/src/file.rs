@@ -1,18 +1,41 @@
 //! What stands behind a file descriptor of the API.
 
 use crate::errno::Errno;
+use ring3_host::shared::SharedPages;
+use std::sync::Arc;
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum FileKind {
     /// `/dev/kvm`.
-    System,
+    System = 1,
     Vm,
     Vcpu,
     /// From KVM_CREATE_DEVICE.
     Device,
     /// From KVM_GET_STATS_FD.
     Stats,
+}
+
+impl FileKind {
+    pub(crate) const ALL: [FileKind; 5] = [
+        FileKind::System,
+        FileKind::Vm,
+        FileKind::Vcpu,
+        FileKind::Device,
+        FileKind::Stats,
+    ];
+}
+
+/// A page of a file that is another's: whoever maps the file gets that one in its place.
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    /// Where in the file.
+    pub offset: usize,
+    pub pages: Arc<SharedPages>,
+    /// Where in `pages`.
+    pub from: usize,
 }
 
 /// An open file of the API. Its descriptors are memfds, see [`crate::files`].
@@ -22,6 +45,27 @@ pub trait File: Send + Sync {
     /// The ioctl system call; `arg` is its raw argument. KVM_RUN runs the guest on the calling thread.
     fn ioctl(&self, request: u32, arg: u64) -> Result<i64, Errno>;
 
+    /// A request panicked: what it left half done is not to be used any more.
+    fn broken(&self) {}
+
+    /// The page that is not its memfd's own, if there is one.
+    fn overlay(&self) -> Option<Overlay> {
+        None
+    }
+
     /// Called before the client reads the descriptor, so that the memfd behind it holds what is to be read.
     fn refresh(&self) {}
+}
+
+/// A descriptor inherited by a forked child, where the object is not: every request gets EIO.
+pub(crate) struct Inherited(pub FileKind);
+
+impl File for Inherited {
+    fn kind(&self) -> FileKind {
+        self.0
+    }
+
+    fn ioctl(&self, _: u32, _: u64) -> Result<i64, Errno> {
+        Err(Errno::EIO)
+    }
 }

@@ -4,14 +4,20 @@
 //! `read` and `close` of the client asks here first, so a number that is not ours is turned away by two loads. The table
 //! counts the numbers that stand for each object; when the last is closed the object goes, as with the kernel's.
 //!
-//! Mappings of a vCPU's pages outlive its descriptors, but do not keep the vCPU alive as they do in Linux. An object is not
-//! usable in another process: after a fork every request of the child gets EIO.
+//! Mappings of a vCPU's pages outlive its descriptors, but do not keep the vCPU alive as they do in Linux.
+//!
+//! # Forks
+//!
+//! A forked child gets a table of its own ([`Files::forked`]), with an entry for each number that is ours: `/dev/kvm`
+//! works there, what belongs to a VM does not. The parent's table stays in the child's memory untouched, since a thread
+//! that only the parent has may hold any of its locks. That is why a number's kind can be told without a lock.
 
 use crate::errno::Errno;
-use crate::file::File;
+use crate::file::{File, FileKind};
 use ring3_host::fd::{self, FdId};
 use std::collections::HashMap;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -20,8 +26,8 @@ const PART: usize = 1024;
 /// Linux lets nobody have more descriptors than this by default (`fs.nr_open`).
 const PARTS: usize = 1024;
 
+/// The state of a number that is not ours; the others are those of [`FileKind`].
 const NOT_OURS: u8 = 0;
-const OURS: u8 = 1;
 
 struct Entry {
     state: AtomicU8,
@@ -43,7 +49,8 @@ pub struct Files {
     objects: Mutex<HashMap<FdId, Object>>,
     /// Set once anything was ever installed: a process that never opens `/dev/kvm` pays one load.
     used: AtomicBool,
-    foreign: AtomicBool,
+    /// In a forked child, the table that is in force.
+    next: OnceLock<Box<Files>>,
 }
 
 impl Default for Files {
@@ -58,14 +65,23 @@ impl Files {
             parts: (0..PARTS).map(|_| OnceLock::new()).collect(),
             objects: Mutex::new(HashMap::new()),
             used: AtomicBool::new(false),
-            foreign: AtomicBool::new(false),
+            next: OnceLock::new(),
         }
     }
 
     /// The process's table.
     pub fn process() -> &'static Files {
         static FILES: OnceLock<Files> = OnceLock::new();
-        FILES.get_or_init(Files::new)
+        FILES.get_or_init(Files::new).newest()
+    }
+
+    /// This table, or the one that a fork put in its place.
+    pub(crate) fn newest(&self) -> &Files {
+        let mut files = self;
+        while let Some(next) = files.next.get() {
+            files = next;
+        }
+        files
     }
 
     /// Whether `fd` is ours, by the cache alone.
@@ -74,7 +90,15 @@ impl Files {
         self.used.load(Ordering::Relaxed)
             && self
                 .entry(fd)
-                .is_some_and(|entry| entry.state.load(Ordering::Acquire) == OURS)
+                .is_some_and(|entry| entry.state.load(Ordering::Acquire) != NOT_OURS)
+    }
+
+    /// The kind of file that `fd` stands for, by the cache alone. Takes no lock.
+    pub fn kind(&self, fd: RawFd) -> Option<FileKind> {
+        if !self.used.load(Ordering::Relaxed) {
+            return None;
+        }
+        kind_of(self.entry(fd)?)
     }
 
     /// What `fd` stands for, by the cache alone.
@@ -105,12 +129,12 @@ impl Files {
         found
     }
 
-    /// The ioctl system call on a descriptor that is ours.
+    /// The ioctl system call on a descriptor that is ours. A panic costs the client the VM, not the process.
     pub fn ioctl(&self, file: &Arc<dyn File>, request: u32, arg: u64) -> Result<i64, Errno> {
-        if self.foreign.load(Ordering::Relaxed) {
-            return Err(Errno::EIO);
-        }
-        file.ioctl(request, arg)
+        std::panic::catch_unwind(AssertUnwindSafe(|| file.ioctl(request, arg))).unwrap_or_else(|_| {
+            file.broken();
+            Err(Errno::EIO)
+        })
     }
 
     /// Makes `memfd`, which nobody else uses, stand for `file`; the client gets the number.
@@ -174,18 +198,25 @@ impl Files {
         fds.into_iter().for_each(|fd| self.closed(fd));
     }
 
-    /// Every number that is ours, for whoever must walk them.
-    pub fn all(&self) -> Vec<(RawFd, Arc<dyn File>)> {
-        let objects = self.objects();
-        let each = objects
-            .values()
-            .flat_map(|o| o.fds.iter().map(|&fd| (fd, Arc::clone(&o.file))));
-        each.collect()
-    }
-
-    /// In the child of a fork: the objects belong to the parent.
-    pub fn forked(&self) {
-        self.foreign.store(true, Ordering::SeqCst);
+    /// In a forked child, once: puts a table in force where `make` says what a number of this kind stands for. This one
+    /// is not locked, and nothing of it is dropped.
+    pub fn forked(&self, make: impl Fn(FileKind) -> Arc<dyn File>) {
+        let files = Files::new();
+        let parts = self.parts.iter().enumerate();
+        for (at, part) in parts.filter_map(|(i, part)| Some((i * PART, part.get()?))) {
+            for (i, entry) in part.iter().enumerate() {
+                let fd = (at + i) as RawFd;
+                let Some(kind) = kind_of(entry) else { continue };
+                if let Ok(id) = fd::identity_of_raw(fd) {
+                    files.note(fd, id, make(kind));
+                }
+            }
+        }
+        files
+            .used
+            .store(self.used.load(Ordering::Relaxed), Ordering::SeqCst);
+        // If there is one already, it is this child's.
+        let _ = self.next.set(Box::new(files));
     }
 
     fn objects(&self) -> MutexGuard<'_, HashMap<FdId, Object>> {
@@ -204,12 +235,13 @@ impl Files {
         if !object.fds.contains(&fd) {
             object.fds.push(fd);
         }
+        let state = file.kind() as u8;
         let before = entry
             .file
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .replace(file);
-        entry.state.store(OURS, Ordering::Release);
+        entry.state.store(state, Ordering::Release);
         drop(objects);
         drop(before);
     }
@@ -231,6 +263,11 @@ impl Files {
         });
         part.get(fd % PART)
     }
+}
+
+fn kind_of(entry: &Entry) -> Option<FileKind> {
+    let state = entry.state.load(Ordering::Acquire);
+    FileKind::ALL.into_iter().find(|kind| *kind as u8 == state)
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {

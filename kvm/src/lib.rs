@@ -22,9 +22,12 @@ pub mod vcpu;
 mod vfio;
 pub mod vm;
 
+#[cfg(test)]
+mod tests;
+
 pub use errno::Errno;
-pub use file::{File, FileKind};
+pub use file::{File, FileKind, Overlay};
 pub use files::Files;
-pub use system::open_system;
+pub use system::{forked, open_system};
 pub use vcpu::Vcpu;
 pub use vm::Vm;

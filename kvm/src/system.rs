@@ -2,7 +2,7 @@
 
 use crate::arch::{Arch, System};
 use crate::errno::Errno;
-use crate::file::{File, FileKind};
+use crate::file::{File, FileKind, Inherited};
 use crate::files::Files;
 use crate::vm::{Vm, VmFile, check_extension};
 use ring3_host::addr::PAGE_SIZE;
@@ -44,6 +44,15 @@ impl<A: Arch> File for SystemFile<A> {
 pub fn open_system<A: Arch>() -> Result<RawFd, Errno> {
     let memfd = fd::memfd_create("kvm", 0)?;
     Files::process().install(Arc::new(SystemFile::<A>(PhantomData)), memfd)
+}
+
+/// In a forked child, before it uses anything of ours: `/dev/kvm` goes on working, while VMs and what belongs to them stay
+/// the parent's.
+pub fn forked<A: Arch>() {
+    Files::process().forked(|kind| match kind {
+        FileKind::System => Arc::new(SystemFile::<A>(PhantomData)),
+        other => Arc::new(Inherited(other)),
+    });
 }
 
 fn create_vm<A: Arch>(kind: u64) -> Result<i64, Errno> {

@@ -38,7 +38,14 @@ impl Handle for InProcess {
     }
 
     fn map(&self, len: usize) -> Result<SharedPages, Errno> {
-        Ok(self.0.map(len)?)
+        let mut pages = self.0.map(len)?;
+        let over = Files::process()
+            .get(self.as_raw_fd())
+            .and_then(|file| file.overlay());
+        if let Some(over) = over.filter(|over| over.offset + 4096 <= len) {
+            pages.overlay(over.offset, &over.pages, over.from)?;
+        }
+        Ok(pages)
     }
 
     fn as_raw_fd(&self) -> RawFd {

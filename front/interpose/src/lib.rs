@@ -5,7 +5,7 @@
 //!
 //! The last close of an object's descriptors in this process frees it. A descriptor that left the process (a forked
 //! child's copy, one sent over a socket, one inherited by a program executed) is only a memfd: it does not keep the
-//! object alive, and its requests fail, in a forked child with EIO as on Linux.
+//! object alive. In a forked child the device itself works, and requests of the parent's VMs get EIO, as on Linux.
 //!
 //! Not supported: descriptors received over a socket, and reading statistics descriptors.
 #![forbid(unsafe_code)]
@@ -14,7 +14,7 @@ pub mod path;
 pub mod stats;
 mod trace;
 
-pub use ring3_kvm::{Errno, FileKind};
+pub use ring3_kvm::{Errno, FileKind, Overlay};
 
 use ring3_host::fd::{CloseOnExec, set_cloexec, with_raw};
 use ring3_host::process;
@@ -36,7 +36,7 @@ fn files() -> Option<&'static Files> {
 /// Opens `/dev/kvm`; from now on handlers of signals are watched, because they must interrupt KVM_RUN.
 pub fn open_device(cloexec: CloseOnExec) -> Result<RawFd, Errno> {
     if process::is_forked_child() {
-        disown();
+        settle();
     }
     process::remember()?;
     signal::activate();
@@ -48,23 +48,28 @@ pub fn open_device(cloexec: CloseOnExec) -> Result<RawFd, Errno> {
     Ok(fd)
 }
 
-/// In a forked child: what was the parent's is only memfds here. Nothing is freed, because that would wait for threads
-/// that only the parent has.
-fn disown() {
-    let Some(files) = files() else { return };
-    for (fd, file) in files.all() {
-        std::mem::forget(file);
-        files.closed(fd);
-    }
+/// Makes a forked child a process of its own. What was the parent's is not freed, because that would wait for threads that
+/// only the parent has.
+#[cold]
+fn settle() {
+    // A handler of the client's that comes here again would wait for itself.
+    let _work = Shield::enter();
+    process::settle(|| {
+        ring3_kvm::forked::<X86>();
+        stats::forked();
+    });
 }
 
 /// An ioctl; `None` if the descriptor is not ours.
 #[inline]
 pub fn ioctl(fd: RawFd, request: u32, arg: u64) -> Option<Result<i64, Errno>> {
     let files = files().filter(|files| files.is_ours(fd))?;
-    if process::is_forked_child() {
-        return Some(Err(Errno::EIO));
-    }
+    let files = if process::is_forked_child() {
+        settle();
+        Files::process()
+    } else {
+        files
+    };
     // Handlers of the client's run once this is dropped, when no lock is held any more.
     let _work = Shield::enter();
     let file = files.get(fd)?;
@@ -80,12 +85,27 @@ pub fn ioctl(fd: RawFd, request: u32, arg: u64) -> Option<Result<i64, Errno>> {
 /// What `fd` stands for, if it is ours.
 #[inline]
 pub fn kind(fd: RawFd) -> Option<FileKind> {
-    Some(files()?.get(fd)?.kind())
+    files()?.kind(fd)
 }
 
-/// The table, if this process may change it: a child's closing is no closing here.
+/// The client mapped a descriptor: the page of the mapping that must be replaced, if there is one.
+#[inline]
+pub fn overlay(fd: RawFd) -> Option<Overlay> {
+    let files = files().filter(|files| files.is_ours(fd))?;
+    if process::is_forked_child() {
+        return None;
+    }
+    let _work = Shield::enter();
+    files.get(fd)?.overlay()
+}
+
+/// The table, if this process may change it: a child of `vfork` may not, since it is the parent's too.
 fn own_files() -> Option<&'static Files> {
-    files().filter(|_| !process::is_forked_child() && !process::is_another())
+    files()?;
+    if process::is_forked_child() {
+        settle();
+    }
+    (!process::is_another()).then(Files::process)
 }
 
 /// A descriptor is about to be closed.

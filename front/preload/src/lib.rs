@@ -1,6 +1,6 @@
 //! `libring3.so`: the C library's symbols that concern KVM, in front of the C library's own.
 //!
-//! What does not concern us goes on as the system call it stands for ([`files`], [`presence`]), or, about signals, to
+//! What does not concern us goes on as the system call it stands for ([`files`], [`maps`], [`presence`]), or, about signals, to
 //! the next library's symbol as long as `/dev/kvm` was never opened ([`signals`], [`masks`]): a program that never does
 //! notices nothing. Variadic functions are defined with their optional argument fixed, which x86-64 calls alike.
 //!
@@ -8,6 +8,7 @@
 //! reading statistics descriptors.
 
 mod files;
+mod maps;
 mod masks;
 mod presence;
 mod signals;

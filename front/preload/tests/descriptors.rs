@@ -2,9 +2,11 @@
 
 mod support;
 
-use ring3_uapi::ioctl::{KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_CREATE_VM, KVM_GET_API_VERSION};
+use ring3_uapi::ioctl::{KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_CREATE_VM, KVM_GET_API_VERSION, KVM_RUN};
 use std::ffi::CStr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use support::{client, close, in_child, ioctl, open, open_kvm, preloaded};
 
 #[test]
@@ -113,25 +115,122 @@ fn duplicates_keep_the_object() {
 }
 
 #[test]
-fn a_child_has_its_own() {
-    client("a_child_has_its_own", || {
+fn a_child_has_the_device_and_no_vm() {
+    client("a_child_has_the_device_and_no_vm", || {
+        let kvm = open_kvm();
+        let vm = ioctl(kvm, KVM_CREATE_VM, 0).expect("a VM");
+        let vcpu = ioctl(vm, KVM_CREATE_VCPU, 0).expect("a vCPU");
+        let said = in_child(|| {
+            if ioctl(vm, KVM_CREATE_VCPU, 1) != Err(libc::EIO) || ioctl(vcpu, KVM_RUN, 0) != Err(libc::EIO) {
+                return 1;
+            }
+            if ioctl(kvm, KVM_GET_API_VERSION, 0) != Ok(12) || ioctl(kvm, KVM_CHECK_EXTENSION, 3) <= Ok(0) {
+                return 2;
+            }
+            let Ok(own) = ioctl(kvm, KVM_CREATE_VM, 0) else {
+                return 3;
+            };
+            if ioctl(own, KVM_CREATE_VCPU, 0).is_err() || ioctl(open_kvm(), KVM_CREATE_VM, 0).is_err() {
+                return 4;
+            }
+            // What was the parent's stays so, and the child's is not its child's.
+            if ioctl(vm, KVM_CREATE_VCPU, 1) != Err(libc::EIO) {
+                return 5;
+            }
+            in_child(|| {
+                let fine = ioctl(own, KVM_CREATE_VCPU, 1) == Err(libc::EIO)
+                    && ioctl(vm, KVM_CREATE_VCPU, 1) == Err(libc::EIO)
+                    && ioctl(kvm, KVM_CREATE_VM, 0).is_ok();
+                if fine { 0 } else { 6 }
+            })
+        });
+        assert_eq!(said, 0);
+        assert!(ioctl(vm, KVM_CREATE_VCPU, 1).is_ok());
+    });
+}
+
+#[test]
+fn a_child_closes_for_itself() {
+    client("a_child_closes_for_itself", || {
         let kvm = open_kvm();
         let vm = ioctl(kvm, KVM_CREATE_VM, 0).expect("a VM");
         let said = in_child(|| {
-            if ioctl(vm, KVM_CREATE_VCPU, 0) != Err(libc::EIO)
-                || ioctl(kvm, KVM_GET_API_VERSION, 0) != Err(libc::EIO)
-            {
+            close(vm);
+            if ioctl(vm, KVM_CREATE_VCPU, 0) != Err(libc::EBADF) {
                 return 1;
             }
-            close(vm);
-            let own = open_kvm();
-            if ioctl(own, KVM_GET_API_VERSION, 0) != Ok(12) || ioctl(own, KVM_CREATE_VM, 0).is_err() {
+            // The number is another file's now.
+            if open("/dev/null", libc::O_RDWR) != Ok(vm) || ioctl(vm, KVM_CREATE_VCPU, 0) != Err(libc::ENOTTY)
+            {
                 return 2;
+            }
+            close(kvm);
+            if open_kvm() != kvm || ioctl(kvm, KVM_CREATE_VM, 0).is_err() {
+                return 3;
             }
             0
         });
         assert_eq!(said, 0);
+        assert_eq!(ioctl(kvm, KVM_GET_API_VERSION, 0), Ok(12));
         assert!(ioctl(vm, KVM_CREATE_VCPU, 0).is_ok());
+    });
+}
+
+/// A fork may come while any thread is in the middle of anything.
+#[test]
+fn children_of_busy_processes_do_not_hang() {
+    client("children_of_busy_processes_do_not_hang", || {
+        let kvm = open_kvm();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let busy = || {
+                while !done.load(Relaxed) {
+                    let vm = ioctl(kvm, KVM_CREATE_VM, 0).expect("a VM");
+                    // SAFETY: a plain call on a descriptor of our own.
+                    close(unsafe { libc::dup(vm) });
+                    close(vm);
+                }
+            };
+            scope.spawn(busy);
+            scope.spawn(busy);
+            for _ in 0..100 {
+                let said = in_child(|| i32::from(ioctl(kvm, KVM_GET_API_VERSION, 0) != Ok(12)));
+                assert_eq!(said, 0);
+            }
+            done.store(true, Relaxed);
+        });
+    });
+}
+
+#[test]
+fn the_coalesced_ring_is_in_every_vcpus_mapping() {
+    client("the_coalesced_ring_is_in_every_vcpus_mapping", || {
+        const PAGE: usize = 4096;
+        let kvm = open_kvm();
+        let vm = ioctl(kvm, KVM_CREATE_VM, 0).expect("a VM");
+        let [first, second] = [0, 1].map(|id| ioctl(vm, KVM_CREATE_VCPU, id).expect("a vCPU"));
+        let (both, read) = (libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ);
+        let map = |fd, rights, pages: usize, offset: usize| {
+            let (len, flags) = (pages * PAGE, libc::MAP_SHARED);
+            // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
+            let at = unsafe { libc::mmap(null_mut(), len, rights, flags, fd, (offset * PAGE) as i64) };
+            assert_ne!(at, libc::MAP_FAILED);
+            at.cast::<u32>()
+        };
+        let (a, b) = (map(first, both, 3, 0), map(second, both, 3, 0));
+        let (only_ring, no_ring) = (map(second, read, 1, 2), map(second, both, 2, 0));
+        let word = |page: usize| page * PAGE / 4;
+        // SAFETY: all of them are mapped, and by nobody else.
+        unsafe {
+            b.add(word(2)).write_volatile(7);
+            b.add(word(1)).write_volatile(8);
+            assert_eq!(a.add(word(2)).read_volatile(), 7);
+            assert_eq!(only_ring.read_volatile(), 7);
+            assert_eq!(no_ring.add(word(1)).read_volatile(), 8);
+            // The run pages are each one's own.
+            b.write_volatile(9);
+            assert_eq!((a.read_volatile(), no_ring.read_volatile()), (0, 9));
+        }
     });
 }
 

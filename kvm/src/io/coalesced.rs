@@ -1,10 +1,11 @@
 //! Coalesced I/O: writes to registered zones are gathered in a ring that the client reads at its next exit.
 //!
-//! Linux has one ring for each VM, visible in every vCPU's mapping. A vCPU's mapping is a file of its own here, so the ring is
-//! in the pages of the VM's first vCPU, which is where clients look; in those of the others it stays empty.
+//! There is one ring for each VM, visible in every vCPU's mapping. A vCPU's mapping is a file of its own, so the ring lies in
+//! the pages of the VM's first vCPU, and whoever maps another vCPU gets that page in the place of its own ([`Overlay`]).
 
 use super::{Bus, IoBuses, Owner, Range};
 use crate::errno::Errno;
+use crate::file::Overlay;
 use crate::ranks;
 use ring3_host::lock::RankedMutex;
 use ring3_host::shared::SharedPages;
@@ -53,6 +54,17 @@ impl Ring {
             .get_or_insert_with(|| (Arc::clone(pages), offset));
     }
 
+    /// What to put over the ring's page in a mapping of `pages`, if the ring lies elsewhere.
+    pub(crate) fn overlay(&self, pages: &Arc<SharedPages>) -> Option<Overlay> {
+        let place = self.page.lock();
+        let (own, offset) = place.as_ref()?;
+        (!Arc::ptr_eq(own, pages)).then(|| Overlay {
+            offset: *offset,
+            pages: Arc::clone(own),
+            from: *offset,
+        })
+    }
+
     /// Adds a write; false if there is no room, and the client must take it as an exit.
     pub(super) fn push(&self, zone: &Zone, addr: u64, data: &[u8]) -> bool {
         let mut entry = KvmCoalescedMmio {
@@ -76,8 +88,7 @@ impl Ring {
         let insert = last.load(Acquire);
         // The client writes both numbers as it likes.
         let most = KVM_COALESCED_MMIO_MAX as u32;
-        let room = first.load(Acquire).wrapping_sub(insert).wrapping_sub(1) % most;
-        if room == 0 || insert >= most {
+        if insert >= most || (insert + 1) % most == first.load(Acquire) {
             return false;
         }
         pages.store(
@@ -102,7 +113,7 @@ fn zone_of(args: &KvmCoalescedMmioZone) -> Result<Zone, Errno> {
     })
 }
 
-/// KVM_REGISTER_COALESCED_MMIO. The caller holds the lock of changes.
+/// KVM_REGISTER_COALESCED_MMIO.
 pub(crate) fn register(buses: &IoBuses, args: &KvmCoalescedMmioZone) -> Result<(), Errno> {
     let zone = zone_of(args)?;
     let (bus, addr, len) = (zone.bus, zone.addr, u64::from(zone.size));
@@ -119,13 +130,10 @@ pub(crate) fn register(buses: &IoBuses, args: &KvmCoalescedMmioZone) -> Result<(
 /// KVM_UNREGISTER_COALESCED_MMIO: every zone that holds the one given goes.
 pub(crate) fn unregister(buses: &IoBuses, args: &KvmCoalescedMmioZone) -> Result<(), Errno> {
     let wanted = zone_of(args)?;
-    let each = |range: &Range| match &range.owner {
-        Owner::Zone(zone) if zone.holds(wanted.addr, u64::from(wanted.size)) => Some(Arc::clone(zone)),
-        _ => None,
+    let holds = |range: &mut Range| match &range.owner {
+        Owner::Zone(zone) => zone.holds(wanted.addr, u64::from(wanted.size)),
+        _ => false,
     };
-    let found: Vec<_> = buses.ranges(wanted.bus).list.iter().filter_map(each).collect();
-    found
-        .into_iter()
-        .for_each(|zone| buses.remove(wanted.bus, &Owner::Zone(zone)));
+    drop(buses.change(wanted.bus, |ranges| ranges.take(holds)));
     Ok(())
 }

@@ -1,6 +1,4 @@
 //! KVM_IOEVENTFD: a guest write signals an eventfd of the client's and goes no further.
-//!
-//! Not supported: KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY (s390).
 
 use super::{Bus, IoBuses, Owner, Range};
 use crate::errno::Errno;
@@ -50,22 +48,14 @@ impl IoEventFd {
     }
 }
 
-/// KVM_IOEVENTFD. The caller holds the lock of changes to slots and buses.
+/// KVM_IOEVENTFD.
 pub(crate) fn ioctl(buses: &IoBuses, args: &KvmIoeventfd) -> Result<(), Errno> {
     let deassign = args.flags & KVM_IOEVENTFD_FLAG_DEASSIGN != 0;
     if !deassign {
         check(args)?;
     }
-    if args.flags & KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY != 0 {
-        // There is no such bus: nothing to remove there, and nothing may be added.
-        return Err(if deassign { Errno::ENOENT } else { Errno::EINVAL });
-    }
     let wanted = IoEventFd {
-        bus: if args.flags & KVM_IOEVENTFD_FLAG_PIO != 0 {
-            Bus::Pio
-        } else {
-            Bus::Mmio
-        },
+        bus: bus_of(args.flags),
         addr: args.addr,
         len: args.len,
         value: (args.flags & KVM_IOEVENTFD_FLAG_DATAMATCH != 0).then_some(args.datamatch),
@@ -78,6 +68,16 @@ pub(crate) fn ioctl(buses: &IoBuses, args: &KvmIoeventfd) -> Result<(), Errno> {
     }
 }
 
+fn bus_of(flags: u32) -> Bus {
+    if flags & KVM_IOEVENTFD_FLAG_PIO != 0 {
+        Bus::Pio
+    } else if flags & KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY != 0 {
+        Bus::VirtioCcw
+    } else {
+        Bus::Mmio
+    }
+}
+
 fn check(args: &KvmIoeventfd) -> Result<(), Errno> {
     let fine = matches!(args.len, 0 | 1 | 2 | 4 | 8)
         && args.addr.checked_add(u64::from(args.len)).is_some()
@@ -86,38 +86,32 @@ fn check(args: &KvmIoeventfd) -> Result<(), Errno> {
     if fine { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-fn events(buses: &IoBuses, bus: Bus) -> Vec<Arc<IoEventFd>> {
-    let each = |range: &Range| match &range.owner {
-        Owner::Event(event) => Some(Arc::clone(event)),
-        _ => None,
-    };
-    buses.ranges(bus).list.iter().filter_map(each).collect()
-}
-
 fn add(buses: &IoBuses, event: IoEventFd) -> Result<(), Errno> {
-    if events(buses, event.bus)
-        .iter()
-        .any(|other| other.collides(&event))
-    {
-        return Err(Errno::EEXIST);
-    }
     let (bus, addr, len) = (event.bus, event.addr, u64::from(event.len));
-    buses.add(
-        bus,
-        Range {
-            addr,
-            len,
-            owner: Owner::Event(Arc::new(event)),
-        },
-    )
+    let event = Arc::new(event);
+    let owner = Owner::Event(Arc::clone(&event));
+    buses.change(bus, |ranges| {
+        if ranges.events().any(|other| other.collides(&event)) {
+            return Err(Errno::EEXIST);
+        }
+        ranges.add(Range { addr, len, owner })
+    })
 }
 
 fn remove(buses: &IoBuses, wanted: &IoEventFd) -> Result<(), Errno> {
-    let same = |e: &&Arc<IoEventFd>| {
-        e.addr == wanted.addr && e.len == wanted.len && e.value == wanted.value && e.event.is(&wanted.event)
+    let same = |range: &mut Range| match &range.owner {
+        Owner::Event(e) => {
+            e.addr == wanted.addr
+                && e.len == wanted.len
+                && e.value == wanted.value
+                && e.event.is(&wanted.event)
+        }
+        _ => false,
     };
-    let list = events(buses, wanted.bus);
-    let found = list.iter().find(same).ok_or(Errno::ENOENT)?;
-    buses.remove(wanted.bus, &Owner::Event(Arc::clone(found)));
-    Ok(())
+    let gone = buses.change(wanted.bus, |ranges| ranges.take(same));
+    if gone.is_empty() {
+        Err(Errno::ENOENT)
+    } else {
+        Ok(())
+    }
 }

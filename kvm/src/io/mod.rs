@@ -5,7 +5,8 @@
 //! takes it; if none does it is the client's.
 //!
 //! Accesses hold the bus for reading while the range's owner works, so after a range was removed its owner is not called
-//! any more. Owners must therefore not add or remove ranges from within an access.
+//! any more. Owners must therefore not add or remove ranges from within an access. A change looks and acts under one hold of the
+//! bus, so that of two clients' threads that ask for the same only one gets it.
 
 pub mod coalesced;
 pub mod ioeventfd;
@@ -30,6 +31,8 @@ pub enum Bus {
     Pio,
     /// Guest-physical addresses.
     Mmio,
+    /// Where only KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY puts anything; what reaches it is for an architecture to say.
+    VirtioCcw,
 }
 
 /// Linux's limit of ranges that are not ioeventfds.
@@ -90,17 +93,41 @@ impl Ranges {
         here.filter(move |range| range.matches(addr, len))
     }
 
+    fn add(&mut self, range: Range) -> Result<(), Errno> {
+        let is_device = |range: &&Range| !matches!(range.owner, Owner::Event(_));
+        if self.list.iter().filter(is_device).count() >= MOST_DEVICES {
+            return Err(Errno::ENOSPC);
+        }
+        self.list.push(range);
+        self.changed();
+        Ok(())
+    }
+
+    fn take(&mut self, which: impl FnMut(&mut Range) -> bool) -> Vec<Range> {
+        let taken = self.list.extract_if(.., which).collect();
+        self.changed();
+        taken
+    }
+
+    fn events(&self) -> impl Iterator<Item = &IoEventFd> {
+        self.list.iter().filter_map(|range| match &range.owner {
+            Owner::Event(event) => Some(&**event),
+            Owner::Device(_) | Owner::Zone(_) => None,
+        })
+    }
+
     fn changed(&mut self) {
         self.list.sort_by_key(|range| range.addr);
         self.longest = self.list.iter().map(|range| range.len).max().unwrap_or(0);
     }
 }
 
-/// A VM's two buses.
+/// A VM's buses.
 #[derive(Default)]
 pub struct IoBuses {
     pio: RwLock<Ranges>,
     mmio: RwLock<Ranges>,
+    virtio_ccw: RwLock<Ranges>,
     ring: coalesced::Ring,
 }
 
@@ -109,6 +136,7 @@ impl IoBuses {
         match bus {
             Bus::Pio => &self.pio,
             Bus::Mmio => &self.mmio,
+            Bus::VirtioCcw => &self.virtio_ccw,
         }
     }
 
@@ -162,39 +190,23 @@ impl IoBuses {
     }
 
     fn add(&self, bus: Bus, range: Range) -> Result<(), Errno> {
-        let mut ranges = self.bus(bus).write().unwrap_or_else(PoisonError::into_inner);
-        let devices = ranges
-            .list
-            .iter()
-            .filter(|range| !matches!(range.owner, Owner::Event(_)))
-            .count();
-        if devices > MOST_DEVICES - 1 {
-            return Err(Errno::ENOSPC);
-        }
-        ranges.list.push(range);
-        ranges.changed();
-        Ok(())
+        self.change(bus, |ranges| ranges.add(range))
     }
 
     fn remove(&self, bus: Bus, owner: &Owner) {
+        drop(self.change(bus, |ranges| ranges.take(|range| range.owner.is(owner))));
+    }
+
+    /// Changes a bus in one step. Ranges taken out must be returned, not dropped: owners close descriptors as they go.
+    fn change<R>(&self, bus: Bus, change: impl FnOnce(&mut Ranges) -> R) -> R {
         let mut ranges = self.bus(bus).write().unwrap_or_else(PoisonError::into_inner);
-        let removed: Vec<Range> = ranges
-            .list
-            .extract_if(.., |range| range.owner.is(owner))
-            .collect();
-        ranges.changed();
-        drop(ranges);
-        // Owners close descriptors as they go.
-        drop(removed);
+        change(&mut ranges)
     }
 
     /// Forgets everything: devices may hold what holds us.
     pub(crate) fn clear(&self) {
-        for bus in [Bus::Pio, Bus::Mmio] {
-            let mut ranges = self.bus(bus).write().unwrap_or_else(PoisonError::into_inner);
-            let gone = std::mem::take(&mut *ranges);
-            drop(ranges);
-            drop(gone);
+        for bus in [Bus::Pio, Bus::Mmio, Bus::VirtioCcw] {
+            drop(self.change(bus, std::mem::take));
         }
     }
 }

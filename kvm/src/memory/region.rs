@@ -6,7 +6,7 @@ use super::dirty::DirtyLog;
 use super::{Memory, Slot};
 use crate::errno::Errno;
 use crate::vcpu::Request;
-use ring3_host::addr::PAGE_SIZE;
+use ring3_host::addr::{PAGE_SIZE, USER_END};
 use ring3_host::mem::HostRegion;
 use ring3_uapi::{
     KVM_DIRTY_LOG_INITIALLY_SET, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KvmUserspaceMemoryRegion,
@@ -70,8 +70,9 @@ impl SlotSpec {
             && aligned(self.size)
             && aligned(self.guest)
             && aligned(self.client)
-            // With no size it is only a place, which need not be sensible.
+            // With no size it is only a place.
             && (self.size == 0 || HostRegion::from_client(self.client, self.size).is_some())
+            && self.client <= USER_END
             && self.space() < limits.address_spaces
             && self.guest.checked_add(self.size).is_some()
             && self.size / PAGE_SIZE <= MOST_PAGES;

@@ -3,8 +3,9 @@
 use super::{Owned, Vcpu};
 use crate::arch::{Arch, Vcpus};
 use crate::errno::Errno;
-use crate::file::{File, FileKind};
+use crate::file::{File, FileKind, Overlay};
 use crate::vm::Life;
+use ring3_host::signal::{SigSet, UNBLOCKABLE};
 use ring3_host::user::UserPtr;
 use ring3_uapi::KvmSignalMask;
 use ring3_uapi::ioctl::{self, KVM_RUN, KVM_SET_SIGNAL_MASK};
@@ -26,10 +27,10 @@ impl<A: Arch> File for VcpuFile<A> {
     }
 
     fn ioctl(&self, request: u32, arg: u64) -> Result<i64, Errno> {
+        self.life.check()?;
         if !ioctl::is_kvm(request) {
             return Err(Errno::EINVAL);
         }
-        self.life.check()?;
         let vcpu = &self.vcpu;
         if request != KVM_RUN
             && let Some(result) = <A as Vcpus>::vcpu_ioctl_async(vcpu, request, arg)
@@ -44,6 +45,14 @@ impl<A: Arch> File for VcpuFile<A> {
             _ => <A as Vcpus>::vcpu_ioctl(vcpu, &mut owned.arch, request, arg),
         }
     }
+
+    fn broken(&self) {
+        self.life.broken();
+    }
+
+    fn overlay(&self) -> Option<Overlay> {
+        self.vcpu.vm().io().ring().overlay(self.vcpu.pages())
+    }
 }
 
 fn set_signal_mask<A: Arch>(owned: &mut Owned<A>, arg: u64) -> Result<i64, Errno> {
@@ -55,7 +64,36 @@ fn set_signal_mask<A: Arch>(owned: &mut Owned<A>, arg: u64) -> Result<i64, Errno
         if header.len != SIGSET {
             return Err(Errno::EINVAL);
         }
-        Some(at.offset(size_of::<KvmSignalMask>() as u64).read::<u64>()?)
+        let mask = SigSet(at.offset(size_of::<KvmSignalMask>() as u64).read()?);
+        Some(mask.without(UNBLOCKABLE))
     };
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::Machine;
+
+    #[test]
+    fn some_signals_no_mask_holds() {
+        let machine = Machine::new();
+        let vcpu = machine.vcpu(0);
+        let set = |len: u32, bits: u64| {
+            // The mask follows the length at once.
+            let args: Vec<u8> = [&len.to_ne_bytes()[..], &bits.to_ne_bytes()[..]].concat();
+            vcpu.fd.ioctl(KVM_SET_SIGNAL_MASK, args.as_ptr() as u64)
+        };
+        let kept = || vcpu.vcpu.owned().signal_mask;
+        assert_eq!(set(8, u64::MAX), Ok(0));
+        let all = kept().expect("just set");
+        assert!(!all.has(9) && !all.has(19) && all.has(10));
+        assert_eq!(all.with(UNBLOCKABLE), SigSet(u64::MAX));
+        assert_eq!(set(4, 0), Err(Errno::EINVAL));
+        assert_eq!(set(16, 0), Err(Errno::EINVAL));
+        assert_eq!(vcpu.fd.ioctl(KVM_SET_SIGNAL_MASK, 8), Err(Errno::EFAULT));
+        assert_eq!(kept(), Some(all));
+        assert_eq!(vcpu.fd.ioctl(KVM_SET_SIGNAL_MASK, 0), Ok(0));
+        assert_eq!(kept(), None);
+    }
 }

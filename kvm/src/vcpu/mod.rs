@@ -23,6 +23,7 @@ use crate::ranks;
 use crate::vm::Vm;
 use ring3_host::lock::{RankedGuard, RankedMutex};
 use ring3_host::shared::SharedPages;
+use ring3_host::signal::SigSet;
 use ring3_uapi::run as page;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 struct Owned<A: Arch> {
     arch: A::Vcpu,
     /// KVM_SET_SIGNAL_MASK.
-    signal_mask: Option<u64>,
+    signal_mask: Option<SigSet>,
 }
 
 /// A vCPU.

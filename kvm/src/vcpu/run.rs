@@ -4,7 +4,7 @@
 use super::{KickBits, Owned, Vcpu};
 use crate::arch::{Arch, Vcpus};
 use crate::errno::Errno;
-use ring3_host::signal::{RunScope, SigSet};
+use ring3_host::signal::RunScope;
 use ring3_uapi::exit::KVM_EXIT_INTR;
 use std::sync::Arc;
 
@@ -16,8 +16,7 @@ impl<A: Arch> Vcpu<A> {
         kick.clear_signal();
         self.stats.runs.add(1);
         // Ends before the mutex does, so that a signal's handler never runs with the guest's mask.
-        let mask = owned.signal_mask.map(SigSet);
-        let scope = RunScope::enter(kick.word(), KickBits::SIGNAL.bits(), mask);
+        let scope = RunScope::enter(kick.word(), KickBits::SIGNAL.bits(), owned.signal_mask);
         let result = <A as Vcpus>::run(self, &mut owned.arch);
         drop(scope);
         if result == Err(Errno::EINTR) && kick.contains(KickBits::SIGNAL) {

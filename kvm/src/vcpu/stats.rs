@@ -148,6 +148,14 @@ impl Drop for VmStats {
     }
 }
 
+/// In a forked child: forgets the parent's VMs.
+pub fn forget() {
+    // A thread of the parent's may have held it, which will never let go here.
+    if let Ok(mut registry) = REGISTRY.try_lock() {
+        *registry = Registry::default();
+    }
+}
+
 /// Sums over all VMs that the process ever had.
 pub fn process_totals() -> Totals {
     let (live, gone) = {

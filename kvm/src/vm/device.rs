@@ -34,6 +34,10 @@ impl<A: Arch> File for DeviceFile<A> {
         }
         .map(|()| 0)
     }
+
+    fn broken(&self) {
+        self.life.broken();
+    }
 }
 
 fn make<A: Arch>(vm: &Arc<Vm<A>>, kind: u32, purpose: Purpose) -> Result<Option<Box<dyn Device>>, Errno> {

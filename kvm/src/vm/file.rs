@@ -75,6 +75,10 @@ impl<A: Arch> File for VmFile<A> {
             None => <A as Vms>::vm_ioctl(&self.vm, request, arg),
         }
     }
+
+    fn broken(&self) {
+        self.life.broken();
+    }
 }
 
 fn read<T: FromBytes + IntoBytes>(arg: u64) -> Result<T, Errno> {

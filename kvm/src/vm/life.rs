@@ -3,30 +3,30 @@
 use super::Vm;
 use crate::arch::{Arch, Vms};
 use crate::errno::Errno;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 
 /// Held by every descriptor of a VM; dropping the last one takes the VM apart.
 pub(crate) struct Life<A: Arch> {
     vm: Arc<Vm<A>>,
-    dead: AtomicBool,
 }
 
 impl<A: Arch> Life<A> {
     pub fn new(vm: Arc<Vm<A>>) -> Arc<Life<A>> {
-        Arc::new(Life {
-            vm,
-            dead: AtomicBool::new(false),
-        })
+        Arc::new(Life { vm })
     }
 
     /// EIO on everything, once the VM is broken.
     pub fn check(&self) -> Result<(), Errno> {
-        if self.dead.load(Relaxed) {
+        if self.vm.is_dead() {
             Err(Errno::EIO)
         } else {
             Ok(())
         }
+    }
+
+    /// A request of one of the VM's descriptors went wrong inside.
+    pub fn broken(&self) {
+        self.vm.die();
     }
 }
 

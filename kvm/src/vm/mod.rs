@@ -24,11 +24,11 @@ use crate::memory::Memory;
 use crate::ranks;
 use crate::vcpu::halt::DEFAULT_MOST_NS;
 use crate::vcpu::stats::VmStats;
-use crate::vcpu::{Seats, Vcpu};
+use crate::vcpu::{Request, Seats, Vcpu};
 use crate::vfio::Vacancy;
 use ring3_host::event::EventLoop;
 use ring3_host::lock::RankedMutex;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A VM.
@@ -44,6 +44,7 @@ pub struct Vm<A: Arch> {
     halt_poll_most: AtomicU32,
     stats: Arc<VmStats>,
     vfio: Vacancy,
+    dead: AtomicBool,
     arch: A::Vm,
 }
 
@@ -63,6 +64,7 @@ impl<A: Arch> Vm<A> {
             halt_poll_most: AtomicU32::new(DEFAULT_MOST_NS),
             stats: VmStats::registered(),
             vfio: Vacancy::default(),
+            dead: AtomicBool::new(false),
             arch,
         }))
     }
@@ -97,6 +99,17 @@ impl<A: Arch> Vm<A> {
 
     pub fn stats(&self) -> &VmStats {
         &self.stats
+    }
+
+    /// Gives the VM up, as its state is not to be trusted any more: its vCPUs leave KVM_RUN, and every request of its
+    /// descriptors gets EIO.
+    pub fn die(&self) {
+        self.dead.store(true, Relaxed);
+        self.seats.request_all(Request::DEAD);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
     }
 
     pub(crate) fn vfio(&self) -> &Vacancy {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ring3_host::user::UserPtr;
 use ring3_kvm::arch::{Irqs, Limits, System, Types, Vcpus, Vms};
 use ring3_kvm::irq::{IrqSource, Level, LineStatus, Route};
-use ring3_kvm::memory::SlotLimits;
+use ring3_kvm::memory::{Slot, SlotLimits};
 use ring3_kvm::vcpu::Seat;
 use ring3_kvm::{Errno, Vcpu, Vm};
 use ring3_uapi::KvmEnableCap;
@@ -17,6 +17,9 @@ use ring3_uapi::x86::{KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_X86_DEFAULT_VM};
 use crate::vcpu::{Shared, VcpuState};
 use crate::vm::VmArch;
 use crate::{caps, controllers, ioctls, run, vcpu};
+
+/// Pages of the widest guest-physical address.
+const MOST_PAGES: u64 = 1 << (52 - 12);
 
 /// x86, by name.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +75,14 @@ impl Vms for X86 {
             return controllers::client::split(vm, cap.args[0]);
         }
         caps::enable::on_vm(vm, cap)
+    }
+
+    fn check_slot(_: &Vm<X86>, slot: &Slot) -> Result<(), Errno> {
+        if slot.end() <= MOST_PAGES {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        }
     }
 
     fn closing(vm: &Vm<X86>) {
