@@ -152,7 +152,9 @@ fn counts(assets: &Assets) -> Result<Counts> {
 }
 
 fn counted(assets: &Assets, tests: &str) -> Result<Option<Stats>> {
-    let file = places::target().join("bench/stats.json");
+    let dir = places::target().join("bench");
+    std::fs::create_dir_all(&dir)?;
+    let file = dir.join("stats.json");
     let _ = std::fs::remove_file(&file);
     let mut command = machine(Accel::Ring3, tests).command(assets)?;
     command.env("RING3_STATS", &file);
