@@ -28,6 +28,24 @@ pub struct Block {
     key: u8,
     /// The page that the block's only instruction runs into.
     second: Option<u64>,
+    /// What a further tier keeps with the block; gone when the block is.
+    pub translated: Translated,
+}
+
+/// What a further tier knows of a block.
+#[derive(Default)]
+pub struct Translated {
+    /// How often the block was about to be executed here.
+    pub heat: u32,
+    /// The tier's own numbers for the block's translations.
+    pub entries: Vec<u32>,
+}
+
+impl Block {
+    /// Whether its only instruction runs into another page.
+    pub fn crosses_page(&self) -> bool {
+        self.second.is_some()
+    }
 }
 
 /// A remembered lookup of a block by linear address.
@@ -54,6 +72,10 @@ pub struct Blocks {
     by_address: FxHashMap<(u64, u8), u32>,
     pages: FxHashMap<u64, CodePage>,
     jumps: Box<[Jump]>,
+    /// Counts the times that blocks were dropped.
+    drops: u32,
+    /// Counts the times that all blocks were.
+    clears: u32,
 }
 
 const NO_JUMP: Jump = Jump {
@@ -71,6 +93,8 @@ impl Blocks {
             by_address: FxHashMap::default(),
             pages: FxHashMap::default(),
             jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            drops: 0,
+            clears: 0,
         }
     }
 
@@ -184,10 +208,36 @@ impl Blocks {
         self.free.clear();
         self.by_address.clear();
         self.pages.clear();
+        self.clears = self.clears.wrapping_add(1);
         self.forget_jumps();
     }
 
+    /// Changes whenever a remembered lookup may be of a block that is gone.
+    #[inline(always)]
+    pub fn drops(&self) -> u32 {
+        self.drops
+    }
+
+    /// Changes whenever all blocks went, and with them whatever their operations refer to.
+    #[inline(always)]
+    pub fn clears(&self) -> u32 {
+        self.clears
+    }
+
+    #[inline(always)]
+    pub fn get_mut(&mut self, index: u32) -> &mut Block {
+        &mut self.slab[index as usize]
+    }
+
+    /// The bytes a block was made from, if they lie in one page.
+    pub fn code(&self, block: &Block) -> Option<&[u8]> {
+        let page = self.pages.get(&(block.start & !0xfff))?;
+        let offset = (block.start & 0xfff) as usize;
+        page.bytes.get(offset..offset + usize::from(block.len))
+    }
+
     fn forget_jumps(&mut self) {
+        self.drops = self.drops.wrapping_add(1);
         self.jumps.fill(NO_JUMP);
     }
 
@@ -233,6 +283,7 @@ impl Blocks {
                 start: gpa.0,
                 key: core.mode.key(),
                 second,
+                translated: Translated::default(),
             };
             let index = self.insert(block);
             self.note_page(gpa.0 & !0xfff, index, page, line_mask(offset, in_page))

@@ -25,6 +25,6 @@ pub mod world;
 pub use crate::core::Core;
 pub use crate::features::Features;
 pub use fault::{Fault, Step, Stop, Vector};
-pub use run::{Cpu, Leave};
+pub use run::{Cpu, Ended, Leave, Tier};
 pub use state::State;
 pub use world::{Access, Backing, Memory, Pause, Platform, Ports, Posted, Refusal, World};

@@ -39,12 +39,44 @@ pub struct Cpu {
 }
 
 /// How the execution of a block ended.
-#[derive(Clone, Copy)]
-enum Ended {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ended {
     /// At its end, or early because something wants attention. RIP is right.
     Retired,
     /// By a stop of the operation at RIP.
     Stopped(Stop),
+}
+
+/// Something faster than this interpreter, for the blocks that it takes.
+pub trait Tier {
+    /// Executes guest code from the block at RIP on, or nothing: `None` leaves the block to the interpreter. What ends it
+    /// ends here as in the interpreter, with all state where the interpreter has it. `kick` is to be looked at before
+    /// any code is executed for an unbounded number of times.
+    fn enter(
+        &mut self,
+        core: &mut Core,
+        blocks: &mut Blocks,
+        block: u32,
+        world: &mut dyn World,
+        kick: &AtomicU32,
+    ) -> Option<Ended>;
+}
+
+/// No other tier.
+pub struct Interpreted;
+
+impl Tier for Interpreted {
+    #[inline(always)]
+    fn enter(
+        &mut self,
+        _: &mut Core,
+        _: &mut Blocks,
+        _: u32,
+        _: &mut dyn World,
+        _: &AtomicU32,
+    ) -> Option<Ended> {
+        None
+    }
 }
 
 impl Cpu {
@@ -57,6 +89,11 @@ impl Cpu {
 
     /// Runs guest code until there is a reason to leave. The kick word is looked at before each block.
     pub fn run(&mut self, world: &mut dyn World, kick: &AtomicU32) -> Leave {
+        self.run_with(&mut Interpreted, world, kick)
+    }
+
+    /// As [`Cpu::run`], with blocks offered to another tier first.
+    pub fn run_with(&mut self, tier: &mut impl Tier, world: &mut dyn World, kick: &AtomicU32) -> Leave {
         if let Some(leave) = self.open_window() {
             return leave;
         }
@@ -70,7 +107,7 @@ impl Cpu {
                     Err(leave) => leave,
                 }
             } else {
-                self.step(world)
+                self.step(tier, world, kick)
             };
             if let Some(leave) = result {
                 return leave;
@@ -115,19 +152,16 @@ impl Cpu {
         self.core.resync();
     }
 
-    fn step(&mut self, world: &mut dyn World) -> Option<Leave> {
+    #[inline(always)]
+    fn step(&mut self, tier: &mut impl Tier, world: &mut dyn World, kick: &AtomicU32) -> Option<Leave> {
         let core = &mut self.core;
         let ended = match self.blocks.find(core, world) {
             // Whatever the search brought up comes before the block.
             Ok(_) if core.attention.0 != 0 => Ended::Stopped(Stop::Again),
-            Ok(index) => {
-                let block = self.blocks.get(index);
-                if core.fits_segment(block.len) {
-                    execute(core, block, world, usize::MAX)
-                } else {
-                    execute_to_limit(core, block, world)
-                }
-            }
+            Ok(index) => match tier.enter(core, &mut self.blocks, index, world, kick) {
+                Some(ended) => ended,
+                None => interpret(core, self.blocks.get(index), world),
+            },
             Err(stop) => Ended::Stopped(stop),
         };
         if matches!(ended, Ended::Retired) && core.attention.0 == 0 {
@@ -368,6 +402,16 @@ impl Core {
             32 => rip & 0xffff_ffff,
             _ => rip & 0xffff,
         }
+    }
+}
+
+/// Executes a whole block.
+#[inline(always)]
+fn interpret(core: &mut Core, block: &Block, world: &mut dyn World) -> Ended {
+    if core.fits_segment(block.len) {
+        execute(core, block, world, usize::MAX)
+    } else {
+        execute_to_limit(core, block, world)
     }
 }
 

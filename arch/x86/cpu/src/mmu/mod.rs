@@ -81,6 +81,12 @@ impl Mmu {
         self.tables[self.current & (SLOTS * CLASSES - 1)].entry(linear)
     }
 
+    /// Where the table of ordinary accesses is, for translated code. It changes with address space and privilege.
+    #[inline(always)]
+    pub fn table_address(&self) -> u64 {
+        self.tables[self.current & (SLOTS * CLASSES - 1)].address()
+    }
+
     pub(crate) fn table(&mut self, class: Class) -> &mut Table {
         &mut self.tables[(self.slot * CLASSES + class as usize) & (SLOTS * CLASSES - 1)]
     }

@@ -7,16 +7,26 @@ use ring3_host::mem::HostPage;
 pub const SLOTS: usize = 8;
 /// Classes of access per address space; see [`super::Class`].
 pub const CLASSES: usize = 4;
-const ENTRIES: usize = 1024;
+pub const ENTRIES: usize = 1024;
 /// Beyond this many filled entries a table is cleared whole.
 const FEW: usize = 256;
 
-/// A tag no access matches: it is not canonical, and no 32-bit address comes near it.
-pub const INVALID: u64 = 0x0000_8000_0000_0000;
+/// A tag no access matches: it is not canonical, no 32-bit address comes near it, and what it would match belongs to
+/// another slot.
+const fn invalid(slot: usize) -> u64 {
+    0x0000_8000_0000_0000 | if slot == 0 { 1 << 12 } else { 0 }
+}
+
+fn is_invalid(tag: u64) -> bool {
+    tag >> 13 == invalid(0) >> 13
+}
 
 /// The translation of one linear page. A tag is the page's linear address if the kind of access may go straight
-/// to `page`, or [`INVALID`].
+/// to `page`, or one that nothing matches.
+///
+/// Translated code reads the entries, so their layout is fixed.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Entry {
     pub read: u64,
     pub write: u64,
@@ -24,13 +34,17 @@ pub struct Entry {
     pub page: HostPage,
 }
 
-const EMPTY: Entry = Entry {
-    read: INVALID,
-    write: INVALID,
-    execute: INVALID,
-    page: HostPage::NULL,
-};
+const fn empty(slot: usize) -> Entry {
+    let tag = invalid(slot);
+    Entry {
+        read: tag,
+        write: tag,
+        execute: tag,
+        page: HostPage::NULL,
+    }
+}
 
+#[repr(C)]
 pub struct Table {
     entries: [Entry; ENTRIES],
     /// Guest-physical page of each entry.
@@ -46,10 +60,16 @@ fn index(linear: u64) -> usize {
 impl Table {
     pub fn empty() -> Box<Table> {
         Box::new(Table {
-            entries: [EMPTY; ENTRIES],
+            entries: std::array::from_fn(empty),
             gpa: [0; ENTRIES],
             filled: Vec::new(),
         })
+    }
+
+    /// Where the entries are, for translated code.
+    #[inline(always)]
+    pub fn address(&self) -> u64 {
+        self.entries.as_ptr() as u64
     }
 
     #[inline(always)]
@@ -71,10 +91,10 @@ impl Table {
         let entry = &mut self.entries[slot];
         let known = entry.read == tag || entry.write == tag || entry.execute == tag;
         if !known || entry.page != page || self.gpa[slot] != base {
-            if entry.read == INVALID && entry.write == INVALID && entry.execute == INVALID {
+            if is_invalid(entry.read) && is_invalid(entry.write) && is_invalid(entry.execute) {
                 self.filled.push(slot as u16);
             }
-            *entry = Entry { page, ..EMPTY };
+            *entry = Entry { page, ..empty(slot) };
             self.gpa[slot] = base;
         }
         if kinds.read {
@@ -90,23 +110,25 @@ impl Table {
 
     pub fn clear(&mut self) {
         if self.filled.len() > FEW {
-            self.entries.fill(EMPTY);
+            for (slot, entry) in self.entries.iter_mut().enumerate() {
+                *entry = empty(slot);
+            }
         } else {
             for slot in &self.filled {
-                self.entries[usize::from(*slot) & (ENTRIES - 1)] = EMPTY;
+                let slot = usize::from(*slot) & (ENTRIES - 1);
+                self.entries[slot] = empty(slot);
             }
         }
         self.filled.clear();
     }
 
     pub fn clear_page(&mut self, linear: u64) {
-        let entry = &mut self.entries[index(linear)];
+        let slot = index(linear);
+        let entry = &mut self.entries[slot];
         let tag = linear & !0xfff;
         if entry.read == tag || entry.write == tag || entry.execute == tag {
             // The slot stays in `filled`; clearing it twice does no harm, and it may be entered twice.
-            entry.read = INVALID;
-            entry.write = INVALID;
-            entry.execute = INVALID;
+            *entry = empty(slot);
         }
     }
 
@@ -115,7 +137,7 @@ impl Table {
         for slot in &self.filled {
             let slot = usize::from(*slot) & (ENTRIES - 1);
             if self.gpa[slot] == base {
-                self.entries[slot].write = INVALID;
+                self.entries[slot].write = invalid(slot);
             }
         }
     }
@@ -155,5 +177,42 @@ impl PhysCache {
 
     pub fn clear(&mut self) {
         self.entries.fill((u64::MAX, HostPage::NULL));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_slot_matches_no_address_that_is_looked_up_in_it() {
+        let table = Table::empty();
+        for page in (0u64..0x10_0000).map(|n| 0x0000_7fff_f800_0000 + (n << 12)) {
+            let entry = table.entry(page);
+            for tag in [entry.read, entry.write, entry.execute] {
+                assert!(page.wrapping_sub(tag) > 4095, "{page:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cleared_slot_can_be_filled_again() {
+        let mut table = Table::empty();
+        let both = Kinds {
+            read: true,
+            write: true,
+            execute: false,
+        };
+        for linear in [0, 0x1000, 0x40_0000] {
+            table.fill(linear, GuestPhys(0x5000), HostPage::NULL, both);
+            assert_eq!(table.entry(linear).write, linear);
+            table.protect(GuestPhys(0x5000));
+            assert!(is_invalid(table.entry(linear).write));
+            table.clear_page(linear);
+            assert!(is_invalid(table.entry(linear).read));
+            table.fill(linear, GuestPhys(0x5000), HostPage::NULL, both);
+            table.clear();
+            assert!(is_invalid(table.entry(linear).read));
+        }
     }
 }
