@@ -4,9 +4,9 @@ use ring3_host::lock::Rank;
 
 /// A vCPU's state: held for all of KVM_RUN and its ioctls.
 pub const VCPU: Rank = Rank(100);
-/// Creation of vCPUs and devices, and enabling of capabilities.
+/// Creation of vCPUs, interrupt controllers and devices.
 pub const VM: Rank = Rank(200);
-/// Changes of memslots, dirty logs and the I/O buses.
+/// Changes of memslots, and clearing of dirty logs.
 pub const SLOTS: Rank = Rank(300);
 /// Changes of the irq routing table.
 pub const ROUTING: Rank = Rank(400);

@@ -27,7 +27,7 @@ struct Arguments {
 enum Task {
     /// Everything below that can fail: lint, test, e2e, kvm-ioctls
     Ci,
-    /// Format, clippy, layer directions, unsafe islands, file sizes, documents
+    /// Format, clippy, layer directions, unsafe islands, file sizes, documents, lock ranks
     Lint {
         /// Leave out clippy, the only slow check
         #[arg(long)]

@@ -6,6 +6,7 @@ use crate::errno::Errno;
 use crate::file::{FileKind, Inherited};
 use crate::files::Files;
 use crate::system::open_system;
+use crate::vcpu::Request;
 use ring3_host::fd::{identity, memfd_create};
 use ring3_uapi::cap::*;
 use ring3_uapi::device::{KVM_CREATE_DEVICE_TEST, KVM_DEV_TYPE_VFIO, KVM_DEV_VFIO_FILE};
@@ -159,6 +160,9 @@ fn a_panic_costs_the_vm_and_no_more() {
         );
         assert_eq!(runs.join().expect("it only returns"), Err(Errno::EIO));
     });
+    // It does not come back to life.
+    assert!(vcpu.vcpu.seat().take_requests().contains(Request::DEAD));
+    assert_eq!(vcpu.vcpu.seat().take_requests(), vcpu.vcpu.seat().take_requests());
     assert_eq!(vcpu.run(), Err(Errno::EIO));
     // Before anything else is looked at.
     assert_eq!(vcpu.fd.ioctl(0x5401, 0), Err(Errno::EIO));

@@ -147,9 +147,9 @@ impl Seat {
         self.request(Request::PAGES);
     }
 
-    /// The requests posted so far, clearing them. By the vCPU's thread.
+    /// The requests posted so far, clearing them, but for DEAD, which stays. By the vCPU's thread.
     pub fn take_requests(&self) -> Requests {
-        Requests(self.requests.swap(0, SeqCst))
+        Requests(self.requests.fetch_and(Request::DEAD.bit(), SeqCst))
     }
 
     /// The notices posted so far. By the vCPU's thread, when it finds [`Request::PAGES`].

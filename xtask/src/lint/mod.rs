@@ -3,6 +3,7 @@
 mod docs;
 mod islands;
 mod layers;
+mod ranks;
 mod sizes;
 mod source;
 
@@ -33,6 +34,11 @@ pub fn all(depth: Depth) -> Result<()> {
     );
     failed += report("sizes", "files stay small", sizes::check(&files)?);
     failed += report("docs", "documents name what exists", docs::check(&files)?);
+    failed += report(
+        "ranks",
+        "docs/locking.md has the order of locks",
+        ranks::check(&files)?,
+    );
     failed += outcome(
         "format",
         "rustfmt",

@@ -124,10 +124,8 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
             vcpu.halt(None);
             return Ok(Turn::Again);
         }
-        if s.unit.mp_state == KVM_MP_STATE_HALTED {
-            vcpu.shared().posted.take_unhalted();
-            s.unit.mp_state = KVM_MP_STATE_RUNNABLE;
-        }
+        vcpu.shared().posted.take_unhalted();
+        s.unit.mp_state = KVM_MP_STATE_RUNNABLE;
     }
     let Some(guest) = vcpu.seat().enter_guest() else {
         return Ok(Turn::Again);
@@ -306,7 +304,7 @@ pub fn accept_apic_events(vcpu: &X86Vcpu, s: &mut VcpuState) {
 
 /// Whether a vCPU that does not run has a reason to.
 fn wakes(vcpu: &X86Vcpu, s: &mut VcpuState) -> bool {
-    if s.unit.mp_state != KVM_MP_STATE_HALTED {
+    if !matches!(s.unit.mp_state, KVM_MP_STATE_HALTED | KVM_MP_STATE_AP_RESET_HOLD) {
         return false;
     }
     collect_nmis(vcpu, &mut s.unit);

@@ -20,7 +20,7 @@ const MAX_RESERVED_GSIS: u64 = 24;
 
 /// KVM_CREATE_IRQCHIP.
 pub fn create_irqchip(vm: &Arc<X86Vm>) -> Result<i64, Errno> {
-    let changes = vm.changes().lock();
+    let _changes = vm.changes().lock();
     let arch = vm.arch();
     if arch.controllers.mode().is_some() {
         return Err(Errno::EEXIST);
@@ -40,7 +40,6 @@ pub fn create_irqchip(vm: &Arc<X86Vm>) -> Result<i64, Errno> {
         chips,
         pit: OnceLock::new(),
     });
-    drop(changes);
     let routes: Vec<_> = default_routes()
         .map(|(gsi, pin)| {
             let (chip, pin) = pin.route();
