@@ -4,6 +4,7 @@ use crate::layout::HOLE;
 use anyhow::{Context, Result, bail};
 use ring3_client::Vm;
 use ring3_uapi::KvmUserspaceMemoryRegion;
+use std::iter;
 use std::ops::Range;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 
@@ -32,11 +33,8 @@ pub fn create(mib: u64) -> Result<GuestMemory> {
 fn ranges(mib: u64) -> Option<Vec<Range<u64>>> {
     let bytes = mib.checked_mul(MIB).filter(|bytes| *bytes < 1 << 46)?;
     let below = bytes.min(HOLE.start);
-    let mut ranges = vec![0..below];
-    if bytes > below {
-        ranges.push(HOLE.end..HOLE.end + (bytes - below));
-    }
-    Some(ranges)
+    let above = (bytes > below).then(|| HOLE.end..HOLE.end + (bytes - below));
+    Some(iter::once(0..below).chain(above).collect())
 }
 
 /// The end of RAM below the hole.
