@@ -1,48 +1,96 @@
 //! `cargo xtask ci`, `test` and `e2e`.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use ring3_guest::places;
 
-use crate::run::{Tally, cargo, run, tests};
-use crate::{kvm_ioctls, lint};
+use crate::children::{self, Ended};
+use crate::run::{Tally, cargo, minutes, run, tests};
+use crate::{api, kvm_ioctls, lint};
 
 /// The tests that boot guests carry this in the reason of their `#[ignore]`.
 const E2E_REASON: &str = "cargo xtask e2e";
 
+/// One part of `ci`, with the minutes after which it hangs for certain: on two slow cores it takes a third of them.
+struct Step {
+    name: &'static str,
+    minutes: u64,
+    work: fn() -> Result<Tally>,
+}
+
+const STEPS: [Step; 5] = [
+    Step {
+        name: "static checks",
+        minutes: 15,
+        work: || lint::all(lint::Depth::Full).map(|()| Tally::default()),
+    },
+    Step {
+        name: "unit and integration tests",
+        minutes: 20,
+        work: test_without_guests,
+    },
+    Step {
+        name: "the API's tests under ring3 run",
+        minutes: 10,
+        work: api::run,
+    },
+    Step {
+        name: "end-to-end tests",
+        minutes: 25,
+        work: || e2e("ring3", None),
+    },
+    Step {
+        name: "the kvm-ioctls crate's tests",
+        minutes: 10,
+        work: || kvm_ioctls::run(None),
+    },
+];
+
 /// All checks and tests; goes on after a failure, so that one run shows everything.
 pub fn everything() -> Result<()> {
     places::need("qemu-system-x86_64", "qemu-system-x86")?;
+    let start = Instant::now();
     let mut tally = Tally::default();
-    step("static checks", &mut tally, || {
-        lint::all(lint::Depth::Full)?;
-        Ok(Tally::default())
-    });
-    step("unit and integration tests", &mut tally, || {
-        let mut tally = test()?;
-        tally.skipped.retain(|skipped| !skipped.contains(E2E_REASON));
-        Ok(tally)
-    });
-    step("end-to-end tests", &mut tally, || e2e("ring3", None));
-    step("the kvm-ioctls crate's tests", &mut tally, || {
-        kvm_ioctls::run(None)
-    });
+    let mut times = Vec::new();
+    for (index, step) in STEPS.iter().enumerate() {
+        println!("\n=== {} of {}: {}", index + 1, STEPS.len(), step.name);
+        let started = Instant::now();
+        take(step, &mut tally);
+        times.push((step.name, started.elapsed()));
+        println!("=== {}: {}", step.name, minutes(started.elapsed()));
+    }
+    println!();
+    for (name, time) in times {
+        println!("{:>14}  {name}", minutes(time));
+    }
+    tally.took = Some(start.elapsed());
     tally.verdict()
 }
 
-fn step(name: &str, total: &mut Tally, work: impl FnOnce() -> Result<Tally>) {
-    println!("\n=== {name}");
-    let start = Instant::now();
-    match work() {
+fn take(step: &Step, total: &mut Tally) {
+    let limit = Duration::from_secs(60 * step.minutes);
+    let (result, ended) = children::within(limit, step.work);
+    if ended == Ended::Late {
+        let late = format!("{}: not finished after {}", step.name, minutes(limit));
+        println!("{late}");
+        total.broken.push(late);
+    }
+    match result {
         Ok(tally) => total.add(tally),
         Err(error) => {
             println!("{error:#}");
-            total.broken.push(format!("{name}: {error:#}"));
+            total.broken.push(format!("{}: {error:#}", step.name));
         }
     }
-    println!("=== {name}: {} s", start.elapsed().as_secs());
+}
+
+/// As [`test`]; what the end-to-end step runs is not called skipped.
+fn test_without_guests() -> Result<Tally> {
+    let mut tally = test()?;
+    tally.skipped.retain(|skipped| !skipped.contains(E2E_REASON));
+    Ok(tally)
 }
 
 /// `cargo test` of everything that needs no guest.

@@ -13,7 +13,7 @@ use ring3_guest::places;
 use serde::Deserialize;
 
 use crate::ci;
-use crate::run::{Tally, cargo, output, run as run_command};
+use crate::run::{Tally, cargo, output, run as run_command, test_program};
 
 const EXPECTATIONS: &str = "tests/upstream/kvm-ioctls.toml";
 
@@ -166,21 +166,8 @@ fn build(version: &str) -> Result<PathBuf> {
     command
         .current_dir(&copy)
         .env("CARGO_TARGET_DIR", upstream.join("build"));
-    command.args([
-        "test",
-        "--quiet",
-        "--lib",
-        "--no-run",
-        "--locked",
-        "--message-format=json",
-    ]);
-    let messages = output(&mut command)?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["profile"]["test"] == true)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built no test program for kvm-ioctls")
+    command.args(["test", "--quiet", "--lib", "--locked"]);
+    test_program(&mut command)
 }
 
 /// Lets cargo put the crate's source into its registry, and returns where.

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
+mod children;
 mod ci;
 mod demo;
 mod kvm_ioctls;
@@ -25,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything below that can fail: lint, test, e2e, kvm-ioctls
+    /// All checks and tests: lint, test, api, e2e, kvm-ioctls
     Ci,
     /// Format, clippy, layer directions, unsafe islands, file sizes, documents, lock ranks
     Lint {
@@ -35,6 +37,8 @@ enum Task {
     },
     /// Unit and integration tests of all crates
     Test,
+    /// The tests of the API again, as a client that opens /dev/kvm under `ring3 run`
+    Api,
     /// Debian boots under QEMU on ring3, and its devices, console and monitor work
     E2e {
         /// ring3, tcg (shows that the tests themselves are right) or kvm (the machine's own)
@@ -57,18 +61,17 @@ enum Task {
     /// Time the workloads natively, under QEMU's TCG and under ring3
     Bench(ring3_benches::Options),
     /// Boot Debian's kernel under QEMU on ring3 to a shell on this terminal
-    Demo {
-        /// Virtual processors
-        #[arg(long, default_value_t = 1)]
-        cpus: u32,
-    },
+    Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
-    match perform(Arguments::parse().command) {
+    match children::keep().and_then(|()| perform(Arguments::parse().command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: {error:#}");
+            // A run of tests has closed with its own line.
+            if !error.is::<run::TestsFailed>() {
+                eprintln!("xtask: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -83,6 +86,7 @@ fn perform(task: Task) -> Result<()> {
             lint::Depth::Full
         }),
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
+        Task::Api => api::run().and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Assets { refresh } => assets(if refresh {
@@ -94,7 +98,7 @@ fn perform(task: Task) -> Result<()> {
             ci::build_ring3()?;
             ring3_benches::run(&options)
         }
-        Task::Demo { cpus } => demo::run(cpus),
+        Task::Demo(options) => demo::run(&options),
     }
 }
 
@@ -113,5 +117,6 @@ fn subcommands() -> Vec<String> {
     Arguments::command()
         .get_subcommands()
         .map(|command| command.get_name().to_string())
+        .chain(["help".to_string()])
         .collect()
 }

@@ -1,7 +1,9 @@
 //! Running cargo, and counting what its tests say.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ring3_guest::places;
@@ -46,6 +48,18 @@ fn describe(command: &Command) -> String {
     format!("`{program} {}`", arguments.join(" "))
 }
 
+/// The error of a run of tests that has already printed its closing line.
+#[derive(Debug)]
+pub struct TestsFailed;
+
+impl std::error::Error for TestsFailed {}
+
+impl std::fmt::Display for TestsFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("tests failed")
+    }
+}
+
 /// What a run of tests came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -55,6 +69,8 @@ pub struct Tally {
     pub skipped: Vec<String>,
     /// Failures that are no counted test: a crashed binary, a failed build.
     pub broken: Vec<String>,
+    /// How long it took, where that is told.
+    pub took: Option<Duration>,
     /// Names of the failed tests.
     pub failures: Vec<String>,
 }
@@ -82,18 +98,26 @@ impl Tally {
         }
         println!("{}", self.closing_line());
         if self.failed > 0 || !self.broken.is_empty() {
-            bail!("tests failed");
+            return Err(TestsFailed.into());
         }
         Ok(())
     }
 
     fn closing_line(&self) -> String {
+        let verdict = if self.failed > 0 || !self.broken.is_empty() {
+            "FAILED"
+        } else {
+            "ok"
+        };
         let broken = match self.broken.len() {
             0 => String::new(),
             count => format!(", {count} broken"),
         };
+        let took = self
+            .took
+            .map_or_else(String::new, |took| format!(" in {}", minutes(took)));
         format!(
-            "{} passed, {} failed{broken}, {} skipped",
+            "{verdict}: {} passed, {} failed{broken}, {} skipped{took}",
             self.passed,
             self.failed,
             self.skipped.len()
@@ -127,6 +151,26 @@ impl Tally {
     }
 }
 
+/// `m` minutes and `s` seconds.
+pub fn minutes(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..60 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+/// The test program that a `cargo test` command makes, without running it.
+pub fn test_program(command: &mut Command) -> Result<PathBuf> {
+    let what = describe(command);
+    let messages = output(command.args(["--no-run", "--message-format=json-render-diagnostics"]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["profile"]["test"] == true)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("{what} made no test program"))
+}
+
 /// Runs a `cargo test` command, passing its output on and counting.
 pub fn tests(command: &mut Command) -> Result<Tally> {
     let what = describe(command);
@@ -152,6 +196,7 @@ pub fn tests(command: &mut Command) -> Result<Tally> {
 #[cfg(test)]
 mod tests {
     use super::Tally;
+    use std::time::Duration;
 
     #[test]
     fn libtest_lines_are_counted() {
@@ -170,7 +215,20 @@ mod tests {
         assert_eq!((tally.passed, tally.failed), (15, 1));
         assert_eq!(tally.failures, ["a::c"]);
         assert_eq!(tally.skipped, ["a::d: needs a machine", "a::e: no reason given"]);
-        assert_eq!(tally.closing_line(), "15 passed, 1 failed, 2 skipped");
+        assert_eq!(tally.closing_line(), "FAILED: 15 passed, 1 failed, 2 skipped");
         assert!(tally.verdict().is_err());
+    }
+
+    #[test]
+    fn the_closing_line_tells_the_time() {
+        let tally = Tally {
+            passed: 7,
+            took: Some(Duration::from_secs(754)),
+            ..Tally::default()
+        };
+        assert_eq!(
+            tally.closing_line(),
+            "ok: 7 passed, 0 failed, 0 skipped in 12 min 34 s"
+        );
     }
 }

@@ -20,7 +20,12 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` with pipes for stdin, stdout and stderr; the latter two share one console.
-    pub fn start(mut command: Command) -> Result<Self> {
+    pub fn start(command: Command) -> Result<Self> {
+        Self::start_shown(command, Echo::Silent)
+    }
+
+    /// As [`Process::start`], showing the console or not.
+    pub fn start_shown(mut command: Command, echo: Echo) -> Result<Self> {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -32,10 +37,10 @@ impl Process {
             .with_context(|| format!("starting {}", command.get_program().to_string_lossy()))?;
         let console = Console::new();
         if let Some(stdout) = child.stdout.take() {
-            console.read_from(stdout, Echo::Silent);
+            console.read_from(stdout, echo);
         }
         if let Some(stderr) = child.stderr.take() {
-            console.read_from(stderr, Echo::Silent);
+            console.read_from(stderr, echo);
         }
         let stdin = child.stdin.take();
         Ok(Self {

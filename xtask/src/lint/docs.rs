@@ -1,6 +1,7 @@
 //! Documents name what exists: linked files, paths in code style, `cargo xtask` commands, scripts; and the README
 //! explains every root directory.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Result;
@@ -10,8 +11,13 @@ use super::Finding;
 
 pub fn check(files: &[String]) -> Result<Vec<Finding>> {
     let root = places::workspace();
+    let is_executable = |file: &&String| {
+        std::fs::metadata(root.join(file)).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+    };
+    let executables: Vec<String> = files.iter().filter(is_executable).cloned().collect();
     let tree = Tree {
         files,
+        executables: &executables,
         commands: &crate::subcommands(),
     };
     let mut findings = Vec::new();
@@ -28,6 +34,7 @@ pub fn check(files: &[String]) -> Result<Vec<Finding>> {
 /// What documents may name.
 struct Tree<'a> {
     files: &'a [String],
+    executables: &'a [String],
     commands: &'a [String],
 }
 
@@ -45,12 +52,11 @@ impl Tree<'_> {
             if let Some(command) = self.unknown_command(line) {
                 complain(format!("names `cargo xtask {command}`, which does not exist"));
             }
-            if fenced {
-                if let Some(script) = line.trim().trim_start_matches("$ ").split_whitespace().next()
-                    && let Some(script) = script.strip_prefix("./")
-                    && !self.exists(script)
+            if fenced || line.starts_with("    ") {
+                if let Some(script) = script(line)
+                    && !self.executables.iter().any(|file| file == script)
                 {
-                    complain(format!("runs ./{script}, which does not exist"));
+                    complain(format!("runs ./{script}, which is no program"));
                 }
                 continue;
             }
@@ -134,6 +140,12 @@ impl Tree<'_> {
     }
 }
 
+/// `x` of a line of shell that begins with `./x`.
+fn script(line: &str) -> Option<&str> {
+    let word = line.trim().trim_start_matches("$ ").split_whitespace().next()?;
+    word.strip_prefix("./")
+}
+
 /// The targets of `[text](target)`.
 fn links(line: &str) -> impl Iterator<Item = &str> {
     line.split("](")
@@ -150,6 +162,7 @@ mod tests {
         let files = ["README.md", "docs/a.md", "kvm/src/lib.rs", "try"].map(String::from);
         Tree {
             files: &files,
+            executables: &["try".to_string()],
             commands: &["ci".to_string(), "kvm-ioctls".to_string()],
         }
         .judge("docs/a.md", text)
@@ -168,6 +181,8 @@ mod tests {
         assert_eq!(findings("see `kvm/src/gone.rs`").len(), 1);
         assert_eq!(findings("`cargo xtask gone`").len(), 1);
         assert_eq!(findings("```\n$ ./gone\n```").len(), 1);
+        assert_eq!(findings("    ./gone it").len(), 1);
+        assert_eq!(findings("    ./README.md").len(), 1);
     }
 
     #[test]
@@ -175,6 +190,7 @@ mod tests {
         let files = ["docs/a.md", "kvm/src/lib.rs", ".ci/run"].map(String::from);
         let tree = Tree {
             files: &files,
+            executables: &[],
             commands: &[],
         };
         assert_eq!(
