@@ -19,7 +19,7 @@
 //!     let kick = vcpu.seat().kick().take();              // clears REQUEST, EVENT and UNHALT
 //!     if kick.contains(KickBits::SIGNAL) { return Err(EINTR) }
 //!     handle vcpu.seat().take_requests() and take_notices()
-//!     if halted and nothing to wake for { vcpu.halt(deadline); continue }
+//!     if halted and nothing to wake for { vcpu.halt(deadline, polling); continue }
 //!     inject events
 //!     let Some(guest) = vcpu.seat().enter_guest() else { continue };   // something was posted meanwhile
 //!     run the engine until it leaves; it leaves at the next boundary after the kick word becomes nonzero

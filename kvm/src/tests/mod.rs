@@ -18,7 +18,7 @@ use crate::file::File;
 use crate::files::Files;
 use crate::irq::{IrqSource, Level, LineStatus, Route};
 use crate::memory::{Slot, SlotLimits};
-use crate::vcpu::{KickBits, PageNotices, Request, Seat, Vcpu};
+use crate::vcpu::{KickBits, PageNotices, Polling, Request, Seat, Vcpu};
 use crate::vm::{Vm, VmFile};
 use ring3_host::fd::adopt_raw;
 use ring3_host::shared::SharedPages;
@@ -37,7 +37,7 @@ pub enum Step {
     /// Go on, after what was posted.
     Again,
     /// Nothing to do until something is posted, or for so many ns.
-    Halt(Option<u64>),
+    Halt(Option<u64>, Polling),
     /// An exit for the client, of this reason.
     Exit(u32),
 }
@@ -213,7 +213,7 @@ impl Vcpus for Tiny {
             drop(guest);
             match step {
                 Step::Again => {}
-                Step::Halt(ns) => vcpu.halt(ns.map(|ns| monotonic_now().after_ns(ns))),
+                Step::Halt(ns, polling) => vcpu.halt(ns.map(|ns| monotonic_now().after_ns(ns)), polling),
                 Step::Exit(reason) => {
                     vcpu.set_exit_reason(reason);
                     return Ok(());

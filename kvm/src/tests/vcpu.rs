@@ -2,6 +2,7 @@
 
 use super::{Machine, OWN_REQUEST, Step};
 use crate::errno::Errno;
+use crate::vcpu::Polling;
 use ring3_host::time::monotonic_now;
 use ring3_uapi::cap::KVM_CAP_HALT_POLL;
 use ring3_uapi::ioctl::{KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_GET_STATS_FD, KVM_RUN};
@@ -75,8 +76,8 @@ fn a_halt_ends_with_an_event_or_in_time() {
     vcpu.guest(move |_| {
         halts += 1;
         match halts {
-            1 => Step::Halt(Some(3_000_000)),
-            2 => Step::Halt(None),
+            1 => Step::Halt(Some(3_000_000), Polling::Allowed),
+            2 => Step::Halt(None, Polling::Forbidden),
             _ => Step::Exit(1),
         }
     });
@@ -93,7 +94,7 @@ fn a_halt_ends_with_an_event_or_in_time() {
 }
 
 /// Halts `times` times for `ns` each; the time it polled.
-fn polled(machine: &Machine, id: u32, times: u32, ns: u64) -> u64 {
+fn polled(machine: &Machine, id: u32, times: u32, ns: u64, polling: Polling) -> u64 {
     let vcpu = machine.vcpu(id);
     let mut left = times;
     vcpu.guest(move |_| {
@@ -101,7 +102,7 @@ fn polled(machine: &Machine, id: u32, times: u32, ns: u64) -> u64 {
             return Step::Exit(1);
         }
         left -= 1;
-        Step::Halt(Some(ns))
+        Step::Halt(Some(ns), polling)
     });
     assert_eq!(vcpu.run(), Ok(0));
     let stats = vcpu.vcpu.stats();
@@ -120,9 +121,10 @@ fn polling_is_bounded_for_each_vm() {
     };
     assert_eq!(other.call(KVM_ENABLE_CAP, &flagged), Err(Errno::EINVAL));
     // Halts shorter than the bound make it poll, unless the VM forbids it.
-    assert!(polled(&plain, 0, 8, 20_000) > 0);
-    assert_eq!(polled(&none, 0, 8, 20_000), 0);
+    assert!(polled(&plain, 0, 8, 20_000, Polling::Allowed) > 0);
+    assert_eq!(polled(&none, 0, 8, 20_000, Polling::Allowed), 0);
+    assert_eq!(polled(&plain, 2, 8, 20_000, Polling::Forbidden), 0);
     // Halts that are always longer than the bound do not pay: at most the first few are polled for.
     assert_eq!(poll_at_most(&plain, 15_000), Ok(0));
-    assert!(polled(&plain, 1, 50, 1_000_000) < 50 * 15_000);
+    assert!(polled(&plain, 1, 50, 1_000_000, Polling::Allowed) < 50 * 15_000);
 }

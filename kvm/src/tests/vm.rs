@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::file::{FileKind, Inherited};
 use crate::files::Files;
 use crate::system::open_system;
-use crate::vcpu::Request;
+use crate::vcpu::{Polling, Request};
 use ring3_host::fd::{identity, memfd_create};
 use ring3_uapi::cap::*;
 use ring3_uapi::device::{KVM_CREATE_DEVICE_TEST, KVM_DEV_TYPE_VFIO, KVM_DEV_VFIO_FILE};
@@ -148,7 +148,7 @@ fn a_panic_costs_the_vm_and_no_more() {
     let (machine, other) = (Machine::new(), Machine::new());
     let vcpu = machine.vcpu(0);
     let device = Open(create(&machine, OWN_DEVICE, 0).unwrap() as RawFd);
-    vcpu.guest(|_| Step::Halt(None));
+    vcpu.guest(|_| Step::Halt(None, Polling::Allowed));
     std::thread::scope(|scope| {
         let runs = scope.spawn(|| vcpu.run());
         while vcpu.vcpu.stats().blocking.get() == 0 {

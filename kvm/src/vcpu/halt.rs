@@ -13,6 +13,13 @@ pub const DEFAULT_MOST_NS: u32 = 200_000;
 const START_NS: u32 = 10_000;
 const GROWTH: u32 = 2;
 
+/// Whether a halted vCPU may poll at all, which a guest that polls itself forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polling {
+    Allowed,
+    Forbidden,
+}
+
 /// A vCPU's window.
 #[derive(Debug, Default)]
 pub(super) struct HaltPoll {
@@ -43,13 +50,16 @@ impl HaltPoll {
 impl<A: Arch> Vcpu<A> {
     /// Returns when something was posted to the vCPU, a signal handler ran, or `deadline` has come. The caller looks at what
     /// it is, and halts again if it was nothing.
-    pub fn halt(&self, deadline: Option<Monotonic>) {
+    pub fn halt(&self, deadline: Option<Monotonic>, polling: Polling) {
         let kick = self.seat().kick();
         if kick.pending() {
             return;
         }
         let most = self.vm().halt_poll_most();
-        let window = self.halt_poll.window(most);
+        let window = match polling {
+            Polling::Allowed => self.halt_poll.window(most),
+            Polling::Forbidden => 0,
+        };
         let start = monotonic_now();
         let mut polled_until = start;
         let stop = start.after_ns(u64::from(window));
@@ -80,7 +90,9 @@ impl<A: Arch> Vcpu<A> {
             stats.halt_wait_ns.add(end.since(polled_until));
             stats.halt_wakeup.add(1);
         }
-        self.halt_poll.learn(most, end.since(start));
+        if polling == Polling::Allowed {
+            self.halt_poll.learn(most, end.since(start));
+        }
     }
 
     /// Wakes the vCPU if it is halted, from any thread.

@@ -4,13 +4,14 @@
 //! call, [`halt`] waiting for interrupts, [`stats`] the counters. What a vCPU *is* belongs to the architecture.
 
 mod file;
-pub mod halt;
+pub(crate) mod halt;
 mod kick;
 mod mode;
 mod run;
 mod seat;
 pub mod stats;
 
+pub use halt::Polling;
 pub use kick::{Kick, KickBits};
 pub use seat::{GuestMode, PageNotice, PageNotices, Request, Requests, Seat, Seats};
 pub use stats::VcpuStats;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use ring3_host::addr::GuestPhys;
 use ring3_host::time::{host_tsc, tsc_khz};
 use ring3_kvm::Errno;
-use ring3_kvm::vcpu::{KickBits, Request};
+use ring3_kvm::vcpu::{KickBits, Polling, Request};
 use ring3_uapi::exit::KVM_EXIT_INTR;
 use ring3_uapi::*;
 use ring3_x86_cpu::Leave;
 
 use crate::exit::{self, Exit};
 use crate::inject::{self, Injected};
+use crate::steal::{self, TlbFlush};
 use crate::vcpu::{CLOCK_UPDATE, VcpuState, X86Vcpu, init, startup};
 use crate::world::Machine;
 use crate::{apic, run_page};
@@ -78,7 +79,7 @@ fn wait_for_start(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
         if s.unit.mp_state != KVM_MP_STATE_UNINITIALIZED {
             return Err(Errno::EAGAIN);
         }
-        vcpu.halt(None);
+        vcpu.halt(None, Polling::Allowed);
     }
 }
 
@@ -121,7 +122,8 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
     accept_apic_events(vcpu, s);
     if s.unit.mp_state != KVM_MP_STATE_RUNNABLE {
         if !wakes(vcpu, s) {
-            vcpu.halt(None);
+            steal::going(vcpu, &mut s.unit);
+            vcpu.halt(None, steal::polling(&s.unit));
             return Ok(Turn::Again);
         }
         vcpu.shared().posted.take_unhalted();
@@ -130,6 +132,9 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
     let Some(guest) = vcpu.seat().enter_guest() else {
         return Ok(Turn::Again);
     };
+    if s.unit.steal.is_due(vcpu) && steal::back(vcpu, &mut s.unit) == TlbFlush::Asked {
+        s.cpu.core.flush_tlb();
+    }
     s.unit.io.rewind();
     let leave = match inject::inject(vcpu, s) {
         Injected::Ready => {

@@ -24,6 +24,7 @@ use crate::guest_debug::GuestDebug;
 use crate::lapic::{Features, Lapic, ResetKind, Role};
 use crate::msr::mce::Mce;
 use crate::msr::{self};
+use crate::steal::Steal;
 use crate::vm::X86Vm;
 
 pub type X86Vcpu = Vcpu<X86>;
@@ -52,6 +53,7 @@ pub struct Unit {
     pub tsc: GuestTsc,
     pub tsc_adjust: u64,
     pub clock: VcpuClock,
+    pub steal: Steal,
     pub events: Events,
     /// KVM_INTERRUPT with the split irqchip: the client's 8259 wants this vector taken.
     pub external_vector: Option<u8>,
@@ -182,6 +184,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         tsc,
         tsc_adjust: 0,
         clock: VcpuClock::default(),
+        steal: Steal::default(),
         events: Events::default(),
         external_vector: None,
         mp_state: if runs {

@@ -46,19 +46,8 @@ fn moved(a: &mut Access) {
     crate::vcpu::tsc_moved(a.vcpu, a.unit);
 }
 
-fn pv(a: &Access, bit: u32) -> Result<(), Denied> {
-    // A client that did not filter for pv features has all of them, as KVM_CAP_ENFORCE_PV_FEATURE_CPUID is off.
-    let enforced = a.unit.enforce_pv_cpuid;
-    let has = a.unit.cpuid.pv_features().is_some_and(|f| f >> bit & 1 != 0);
-    if has || !enforced {
-        Ok(())
-    } else {
-        Err(Denied::Unknown)
-    }
-}
-
 pub fn read_wall_clock(a: &mut Access) -> Result<u64, Denied> {
-    pv(a, wall_clock_feature(a))?;
+    a.pv_feature(wall_clock_feature(a))?;
     Ok(a.vcpu
         .vm()
         .arch()
@@ -67,7 +56,7 @@ pub fn read_wall_clock(a: &mut Access) -> Result<u64, Denied> {
 }
 
 pub fn write_wall_clock_msr(a: &mut Access, value: u64) -> Result<(), Denied> {
-    pv(a, wall_clock_feature(a))?;
+    a.pv_feature(wall_clock_feature(a))?;
     a.vcpu
         .vm()
         .arch()
@@ -97,12 +86,12 @@ fn system_time_feature(a: &Access) -> u32 {
 }
 
 pub fn read_system_time(a: &mut Access) -> Result<u64, Denied> {
-    pv(a, system_time_feature(a))?;
+    a.pv_feature(system_time_feature(a))?;
     Ok(a.unit.clock.system_time)
 }
 
 pub fn write_system_time(a: &mut Access, value: u64) -> Result<(), Denied> {
-    pv(a, system_time_feature(a))?;
+    a.pv_feature(system_time_feature(a))?;
     a.unit.clock.system_time = value;
     let tsc = a.unit.tsc;
     a.unit.clock.publish(a.vcpu.vm(), &tsc);

@@ -218,15 +218,21 @@ pub mod pv {
     pub const CLOCKSOURCE: u32 = 0;
     pub const NOP_IO_DELAY: u32 = 1;
     pub const CLOCKSOURCE2: u32 = 3;
+    pub const STEAL_TIME: u32 = 5;
     pub const PV_UNHALT: u32 = 7;
+    pub const PV_TLB_FLUSH: u32 = 9;
     pub const PV_SEND_IPI: u32 = 11;
+    pub const POLL_CONTROL: u32 = 12;
     pub const CLOCKSOURCE_STABLE: u32 = 24;
 
     pub const OFFERED: u32 = 1 << CLOCKSOURCE
         | 1 << NOP_IO_DELAY
         | 1 << CLOCKSOURCE2
+        | 1 << STEAL_TIME
         | 1 << PV_UNHALT
+        | 1 << PV_TLB_FLUSH
         | 1 << PV_SEND_IPI
+        | 1 << POLL_CONTROL
         | 1 << CLOCKSOURCE_STABLE;
 }
 

@@ -58,6 +58,8 @@ pub const KVM_WALL_CLOCK: u32 = 0x11;
 pub const KVM_SYSTEM_TIME: u32 = 0x12;
 pub const KVM_WALL_CLOCK_NEW: u32 = 0x4b56_4d00;
 pub const KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
+pub const KVM_STEAL_TIME: u32 = 0x4b56_4d03;
+pub const KVM_POLL_CONTROL: u32 = 0x4b56_4d05;
 
 pub const EFER: u32 = 0xc000_0080;
 pub const STAR: u32 = 0xc000_0081;

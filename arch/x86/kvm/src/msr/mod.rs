@@ -4,7 +4,7 @@
 //! client's side (KVM_GET_MSRS, KVM_SET_MSRS and the three lists).
 //!
 //! Not supported: performance counters (absent from CPUID; the few that every kernel probes read as zero),
-//! steal time, asynchronous page faults, VMX and SVM capability registers, SMBASE.
+//! asynchronous page faults, VMX and SVM capability registers, SMBASE.
 
 pub mod filter;
 pub mod index;
@@ -57,6 +57,16 @@ impl Access<'_> {
     /// Fails unless the client accesses the register.
     pub fn client_only(&self) -> Result<(), Denied> {
         allow(self.by_client())
+    }
+
+    /// Fails where the guest's CPUID lacks the paravirtual feature and the client wants that enforced.
+    pub fn pv_feature(&self, bit: u32) -> Result<(), Denied> {
+        let has = self.unit.cpuid.pv_features().is_some_and(|f| f >> bit & 1 != 0);
+        if has || !self.unit.enforce_pv_cpuid {
+            Ok(())
+        } else {
+            Err(Denied::Unknown)
+        }
     }
 
     /// Fails for the guest where its CPUID lacks the feature.

@@ -2,7 +2,7 @@
 
 use super::index::*;
 use super::{Lists, Row, mce, misc, mtrr, system};
-use crate::{apic, clock};
+use crate::{apic, clock, steal};
 
 const SAVED: Lists = Lists::INDEX;
 const NONE: Lists = Lists::empty();
@@ -66,6 +66,8 @@ rows! {
     KVM_SYSTEM_TIME     _ .. _ SAVED clock::msrs::read_system_time, clock::msrs::write_system_time;
     KVM_WALL_CLOCK_NEW  _ .. _ SAVED clock::msrs::read_wall_clock, clock::msrs::write_wall_clock_msr;
     KVM_SYSTEM_TIME_NEW _ .. _ SAVED clock::msrs::read_system_time, clock::msrs::write_system_time;
+    KVM_STEAL_TIME      _ .. _ SAVED steal::msrs::read_steal, steal::msrs::write_steal;
+    KVM_POLL_CONTROL    _ .. _ SAVED steal::msrs::read_poll, steal::msrs::write_poll;
     AMD_TSC_RATIO       _ .. _ SAVED misc::plain, misc::write_tsc_ratio;
 
     // Interrupts.

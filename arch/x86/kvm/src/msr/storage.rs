@@ -31,6 +31,7 @@ fn initial(index: u32) -> u64 {
         IA32_ARCH_CAPABILITIES => super::misc::ARCH_CAPABILITIES,
         AMD_TSC_RATIO => 1 << 32,
         OSVW_ID_LENGTH => 4,
+        KVM_POLL_CONTROL => 1,
         _ => 0,
     }
 }

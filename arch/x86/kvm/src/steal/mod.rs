@@ -1,0 +1,204 @@
+//! Steal time: the record in which a guest finds how long its vCPU wanted to run and did not, whether it is away now, and
+//! through which other vCPUs ask it to flush its TLB when it comes back.
+//!
+//! Neighbours: `run` says when a vCPU goes to sleep and when it is back; [`msrs`] is the guest's face.
+//!
+//! Time that the host took away is the time in guest mode less the thread's processor time. That a thread was taken off
+//! its processor is not seen at the moment it happens: a vCPU is said to be away only while it is halted, which is what
+//! saves other vCPUs most of their interrupts.
+//!
+//! Not supported: asynchronous page faults, the paravirtual end of interrupt, the yield hypercall.
+
+pub mod msrs;
+
+use ring3_host::addr::GuestPhys;
+use ring3_host::mem::HostFault;
+use ring3_host::time::thread_cpu_ns;
+use ring3_kvm::memory::{Lines, SlotPage};
+use ring3_kvm::vcpu::Polling;
+use ring3_uapi::x86::pv::{KVM_MSR_ENABLED, KVM_STEAL_RESERVED_MASK, KVM_VCPU_FLUSH_TLB, KVM_VCPU_PREEMPTED};
+
+use crate::msr::index::KVM_POLL_CONTROL;
+use crate::vcpu::{Unit, X86Vcpu};
+
+/// Where things are in the record (`KvmStealTime`).
+const STEAL: usize = 0;
+const VERSION: usize = 8;
+const PREEMPTED: usize = 16;
+const SIZE: usize = 64;
+
+/// Time in guest mode after which it is counted anew: asking for a thread's time is a system call.
+const WINDOW_NS: u64 = 10_000_000;
+
+/// A vCPU's steal time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steal {
+    /// MSR_KVM_STEAL_TIME.
+    register: u64,
+    /// The register was written: the new record is to be filled, and the old one may hold a wish.
+    fresh: bool,
+    /// The record says that the vCPU is away.
+    away: bool,
+    counted: Counted,
+}
+
+/// Up to where time was counted, both in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    guest: u64,
+    processor: u64,
+}
+
+/// Whether another vCPU asked for a flush of the TLB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlbFlush {
+    Asked,
+    NotAsked,
+}
+
+impl Counted {
+    /// What was stolen since, and the new mark. A thread whose time is less than before is another one than before.
+    fn stolen(self, now: Counted) -> u64 {
+        let ran = now.processor.checked_sub(self.processor);
+        ran.map_or(0, |ran| now.guest.saturating_sub(self.guest).saturating_sub(ran))
+    }
+}
+
+impl Steal {
+    fn set_register(&mut self, value: u64) {
+        self.register = value;
+        self.fresh = true;
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.register & KVM_MSR_ENABLED != 0
+    }
+
+    fn address(&self) -> GuestPhys {
+        GuestPhys(self.register & !(KVM_STEAL_RESERVED_MASK | KVM_MSR_ENABLED))
+    }
+
+    /// Whether the record is to be looked at before the guest runs on.
+    #[inline]
+    pub fn is_due(&self, vcpu: &X86Vcpu) -> bool {
+        self.fresh || self.is_enabled() && (self.away || self.window_is_over(vcpu))
+    }
+
+    fn window_is_over(&self, vcpu: &X86Vcpu) -> bool {
+        vcpu.stats().guest_ns.get().wrapping_sub(self.counted.guest) >= WINDOW_NS
+    }
+}
+
+/// Whether the vCPU may poll while it is halted (MSR_KVM_POLL_CONTROL).
+pub fn polling(unit: &Unit) -> Polling {
+    if unit.msrs.get(KVM_POLL_CONTROL) & 1 != 0 {
+        Polling::Allowed
+    } else {
+        Polling::Forbidden
+    }
+}
+
+/// Does something with the page of the record, and has the write known. In guest mode, so that the page stays.
+fn on_record<R>(
+    vcpu: &X86Vcpu,
+    unit: &mut Unit,
+    act: impl FnOnce(&SlotPage<'_>, usize) -> Result<R, HostFault>,
+) -> Option<R> {
+    let at = unit.steal.address();
+    let memory = vcpu.vm().memory();
+    let page = unit.slots.lookup(memory, at.page()).filter(SlotPage::writable)?;
+    page.mark_dirty();
+    let result = act(&page, at.offset()).ok();
+    memory.code_written(None, &page, Lines::of(at.offset(), SIZE));
+    result
+}
+
+/// The vCPU is about to sleep: others need not interrupt it to have its TLB flushed.
+pub fn going(vcpu: &X86Vcpu, unit: &mut Unit) {
+    if !unit.steal.is_enabled() || unit.steal.away {
+        return;
+    }
+    // If something is pending already, it does not sleep.
+    let Some(_guest) = vcpu.seat().enter_guest() else {
+        return;
+    };
+    let told = on_record(vcpu, unit, |page, at| {
+        page.host().store(at + PREEMPTED, KVM_VCPU_PREEMPTED)
+    });
+    unit.steal.away = told.is_some();
+}
+
+/// The vCPU is about to run, in guest mode: the record says so from now on, and what was stolen.
+pub fn back(vcpu: &X86Vcpu, unit: &mut Unit) -> TlbFlush {
+    let now = Counted {
+        guest: vcpu.stats().guest_ns.get(),
+        processor: thread_cpu_ns(),
+    };
+    let steal = unit.steal;
+    (unit.steal.fresh, unit.steal.away, unit.steal.counted) = (false, false, now);
+    if !steal.is_enabled() {
+        return TlbFlush::Asked;
+    }
+    let stolen = if steal.fresh { 0 } else { steal.counted.stolen(now) };
+    let seen = on_record(vcpu, unit, |page, at| {
+        let seen = present(page, at)?;
+        add(page, at, stolen)?;
+        Ok(seen)
+    });
+    // A record that is gone may have held a wish too.
+    let asked = seen.map_or(steal.away, |seen| seen & KVM_VCPU_FLUSH_TLB != 0);
+    if asked || steal.fresh {
+        TlbFlush::Asked
+    } else {
+        TlbFlush::NotAsked
+    }
+}
+
+/// Clears `preempted` in one step, as others set bits of it meanwhile; what it was.
+fn present(page: &SlotPage<'_>, at: usize) -> Result<u8, HostFault> {
+    let mut seen = page.host().load(at + PREEMPTED)?;
+    loop {
+        match page.host().compare_exchange(at + PREEMPTED, seen, 0)? {
+            Ok(_) => return Ok(seen),
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// Adds to `steal`, with an odd version meanwhile.
+fn add(page: &SlotPage<'_>, at: usize, stolen: u64) -> Result<(), HostFault> {
+    let host = page.host();
+    let old: u32 = host.load(at + VERSION)?;
+    // What a guest has never filled may be odd already.
+    let begun = (old | 1).wrapping_add(if old & 1 == 0 { 0 } else { 2 });
+    host.store(at + VERSION, begun)?;
+    let total: u64 = host.load(at + STEAL)?;
+    host.store(at + STEAL, total.wrapping_add(stolen))?;
+    host.store(at + VERSION, begun.wrapping_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_guest_ran_without_a_processor_is_stolen() {
+        let at = |guest, processor| Counted { guest, processor };
+        assert_eq!(at(100, 1000).stolen(at(150, 1020)), 30);
+        // Time outside of guest mode is processor time too.
+        assert_eq!(at(100, 1000).stolen(at(150, 1070)), 0);
+        // Another thread.
+        assert_eq!(at(100, 1000).stolen(at(150, 10)), 0);
+    }
+
+    #[test]
+    fn the_register_is_an_address_and_a_bit() {
+        let mut steal = Steal::default();
+        assert!(!steal.is_enabled());
+        steal.set_register(0x1_2340 | 1);
+        assert!(steal.is_enabled() && steal.fresh);
+        assert_eq!(steal.address(), GuestPhys(0x1_2340));
+        steal.set_register(0x1_2340);
+        assert!(!steal.is_enabled());
+    }
+}

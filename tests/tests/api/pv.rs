@@ -1,0 +1,153 @@
+//! Paravirtual features: the steal-time record, the flush of a sleeping vCPU's TLB, and the polling switch.
+
+use crate::*;
+use ring3_client::VcpuExit;
+use ring3_uapi::x86::pv::*;
+use ring3_uapi::x86::*;
+use std::time::{Duration, Instant};
+
+const FEATURES: u32 = 0x4000_0001;
+
+/// Whether all of these are offered; if not, the calling test is skipped.
+fn offered(features: &[u32]) -> bool {
+    let Some(kvm) = kvm() else { return false };
+    let cpuid = kvm.supported_cpuid().unwrap();
+    let word = cpuid.iter().find(|e| e.function == FEATURES).map_or(0, |e| e.eax);
+    let all = features.iter().all(|bit| word >> bit & 1 != 0);
+    if !all {
+        let thread = std::thread::current();
+        eprintln!("skipped: {}: not offered", thread.name().unwrap_or("?"));
+    }
+    all
+}
+
+#[test]
+fn registers_keep_their_rules() {
+    if !offered(&[KVM_FEATURE_STEAL_TIME, KVM_FEATURE_POLL_CONTROL]) {
+        return;
+    }
+    let listed = kvm().unwrap().msr_index_list().unwrap();
+    assert!(listed.contains(&MSR_KVM_STEAL_TIME) && listed.contains(&MSR_KVM_POLL_CONTROL));
+    let Some((_vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    assert_eq!(vcpu.get_msr(MSR_KVM_STEAL_TIME), Ok(0));
+    assert_eq!(vcpu.set_msr(MSR_KVM_STEAL_TIME, 0x1000 | 2), Err(Errno::EINVAL));
+    assert_eq!(vcpu.set_msr(MSR_KVM_STEAL_TIME, 0x1040 | 1), OK);
+    assert_eq!(vcpu.get_msr(MSR_KVM_STEAL_TIME), Ok(0x1041));
+    assert_eq!(vcpu.get_msr(MSR_KVM_POLL_CONTROL), Ok(1));
+    assert_eq!(vcpu.set_msr(MSR_KVM_POLL_CONTROL, 2), Err(Errno::EINVAL));
+    assert_eq!(vcpu.set_msr(MSR_KVM_POLL_CONTROL, 0), OK);
+    assert_eq!(vcpu.get_msr(MSR_KVM_POLL_CONTROL), Ok(0));
+}
+
+// Where things are in the guest's 64 KiB, each page of which is mapped to itself, but for WINDOW.
+const RECORD: usize = 0x1100;
+const GDT: u64 = 0x2000;
+const IDT: u64 = 0x3000;
+const DIRECTORY: u64 = 0x4000;
+const TABLE: usize = 0x5000;
+const PAGES: [usize; 2] = [0x6000, 0x7000];
+const CODE: u64 = 0x8000;
+const HANDLER: u64 = 0x8800;
+const WINDOW: usize = 9;
+
+fn segment(selector: u16, type_: u8) -> KvmSegment {
+    KvmSegment {
+        limit: u32::MAX,
+        selector,
+        type_,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+/// A guest in paged 32-bit mode that looks through WINDOW, halts, and looks again when an NMI comes.
+fn looks_twice(ram: &Memory, vcpu: &Vcpu) {
+    // mov eax, [0x9000]; hlt
+    ram.write(CODE as usize, &[0xa1, 0x00, 0x90, 0, 0, 0xf4]).unwrap();
+    // mov ebx, [0x9000]; out 0x10, al
+    let handler = [0x8b, 0x1d, 0x00, 0x90, 0, 0, 0xe6, 0x10];
+    ram.write(HANDLER as usize, &handler).unwrap();
+    ram.store(GDT as usize + 8, &0x00cf_9b00_0000_ffffu64).unwrap();
+    let gate = (HANDLER & 0xffff) | 8 << 16 | 0x8e00 << 32;
+    ram.store(IDT as usize + 2 * 8, &gate).unwrap();
+    ram.store(DIRECTORY as usize, &(TABLE as u32 | 7)).unwrap();
+    for page in 0..16u32 {
+        ram.store(TABLE + 4 * page as usize, &(page << 12 | 7)).unwrap();
+    }
+    for (i, page) in PAGES.into_iter().enumerate() {
+        ram.store(page, &(0x1111_1111 * (i as u32 + 1))).unwrap();
+    }
+    show(ram, 0);
+    let mut sregs = vcpu.get_sregs().unwrap();
+    sregs.cs = segment(8, 11);
+    let data = segment(16, 3);
+    (sregs.ds, sregs.es, sregs.ss) = (data, data, data);
+    (sregs.gdt.base, sregs.gdt.limit) = (GDT, 0x17);
+    (sregs.idt.base, sregs.idt.limit) = (IDT, 0xff);
+    (sregs.cr0, sregs.cr3) = (0x8000_0011, DIRECTORY);
+    vcpu.set_sregs(&sregs).unwrap();
+    let regs = KvmRegs {
+        rip: CODE,
+        rflags: 2,
+        rsp: 0xf000,
+        ..Default::default()
+    };
+    vcpu.set_regs(&regs).unwrap();
+}
+
+/// Puts one of PAGES behind the window.
+fn show(ram: &Memory, page: usize) {
+    ram.store(TABLE + 4 * WINDOW, &(PAGES[page] as u32 | 7)).unwrap();
+}
+
+fn record(ram: &Memory) -> KvmStealTime {
+    ram.load(RECORD).unwrap()
+}
+
+#[test]
+fn a_sleeper_flushes_its_tlb_when_it_wakes() {
+    if !offered(&[KVM_FEATURE_STEAL_TIME, KVM_FEATURE_PV_TLB_FLUSH]) {
+        return;
+    }
+    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let ram = memory(0x10000);
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    looks_twice(&ram, &vcpu);
+    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
+        .unwrap();
+    // What the guest has never written may be anything.
+    ram.store(RECORD + 8, &5u32).unwrap();
+    vcpu.set_msr(MSR_KVM_STEAL_TIME, RECORD as u64 | KVM_MSR_ENABLED)
+        .unwrap();
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(|| vcpu.run());
+        let end = Instant::now() + Duration::from_secs(20);
+        while record(&ram).preempted & KVM_VCPU_PREEMPTED == 0 {
+            assert!(Instant::now() < end, "it does not sleep");
+            std::thread::yield_now();
+        }
+        let version = record(&ram).version;
+        assert!(version > 5 && version.is_multiple_of(2));
+        show(&ram, 1);
+        let wish = KVM_VCPU_PREEMPTED | KVM_VCPU_FLUSH_TLB;
+        ram.store(RECORD + 16, &wish).unwrap();
+        assert_eq!(vcpu.nmi(), OK);
+        let exit = runs.join().expect("no panic");
+        assert!(
+            matches!(exit, Ok(VcpuExit::IoOut(io)) if io.port == 0x10),
+            "{exit:?}"
+        );
+    });
+    let regs = vcpu.get_regs().unwrap();
+    assert_eq!((regs.rax, regs.rbx), (0x1111_1111, 0x2222_2222));
+    let record = record(&ram);
+    assert_eq!(record.preempted & KVM_VCPU_FLUSH_TLB, 0);
+    assert!(record.version.is_multiple_of(2));
+}
