@@ -22,5 +22,7 @@ pub mod random;
 pub mod shared;
 pub mod signal;
 mod sys;
+#[doc(hidden)]
+pub mod testing;
 pub mod time;
 pub mod user;

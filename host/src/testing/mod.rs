@@ -1,0 +1,18 @@
+//! For tests only: the host CPU as the processor that all others are compared with.
+//!
+//! [`Direct`] executes arbitrary unprivileged machine code, with all of its registers given, in a child process that can
+//! do nothing else, and tells which exception ended it and what the registers and memory were then. The child has the
+//! memory that the code is to find at its own addresses, so linear addresses are the same as in a guest.
+//!
+//! No instruction of ours runs between loading and saving the registers: the kernel does both, on the way out of and
+//! into a signal handler whose frame is edited (see `child`). Not supported: code that makes system calls (it ends the
+//! child), code in other than 64-bit mode, and exceptions that the kernel serves silently.
+
+mod child;
+mod direct;
+
+#[cfg(test)]
+mod tests;
+
+pub use direct::{Direct, Lost, Registers, Rights, Trap, Window};
+
