@@ -3,3 +3,4 @@
 #![forbid(unsafe_code)]
 
 pub mod e2e;
+pub mod oracle;

@@ -150,7 +150,7 @@ fn integer(instr: &Instruction) -> bool {
 }
 
 /// Does the host have this feature? Features not named are not for native steps.
-fn host_has(f: CpuidFeature) -> bool {
+pub fn host_has(f: CpuidFeature) -> bool {
     use CpuidFeature::*;
     match f {
         f if is_integer_base(f) => match f {

@@ -38,7 +38,7 @@ pub mod xsave;
 mod tests;
 
 pub use access::{Direction, MemoryOperand};
-pub use allow::StateClass;
+pub use allow::{StateClass, host_has};
 pub use compile::{Unsupported, compile};
 pub use state::{
     EnvLayout, MXCSR_DEFAULT, NativeFrame, ReservedBits, VectorState, X87, X87Pointers, Zmm, mxcsr_mask,

@@ -163,7 +163,8 @@ unsafe fn map(memory: i32, window: &Window) -> bool {
         Rights::Write => libc::PROT_READ | libc::PROT_WRITE,
         Rights::Execute => libc::PROT_READ | libc::PROT_EXEC,
     };
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+    // Present from the start: the code sees the faults of its own making only.
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE | libc::MAP_POPULATE;
     let (len, offset) = (window.pages * 4096, window.page * 4096);
     // SAFETY: the kernel refuses a place where there is something already.
     let at = unsafe {

@@ -55,19 +55,29 @@ impl TestWorld {
 
     /// Writes memory behind the processor's back, as a device would.
     pub fn poke(&mut self, gpa: u64, bytes: &[u8]) {
-        for (n, byte) in bytes.iter().enumerate() {
-            let at = gpa + n as u64;
+        let mut rest = bytes;
+        let mut at = gpa;
+        while !rest.is_empty() {
+            let offset = (at & 0xfff) as usize;
+            let (part, others) = rest.split_at(rest.len().min(4096 - offset));
             let page = self.host_page(at).expect("inside of memory");
-            page.store::<u8>((at & 0xfff) as usize, *byte)
-                .expect("memory is there");
+            page.write(offset, part).expect("memory is there");
+            at += part.len() as u64;
+            rest = others;
         }
     }
 
     pub fn peek(&self, gpa: u64, bytes: &mut [u8]) {
-        for (n, byte) in bytes.iter_mut().enumerate() {
-            let at = gpa + n as u64;
+        let mut rest = bytes;
+        let mut at = gpa;
+        while !rest.is_empty() {
+            let offset = (at & 0xfff) as usize;
+            let len = rest.len().min(4096 - offset);
+            let (part, others) = rest.split_at_mut(len);
             let page = self.host_page(at).expect("inside of memory");
-            *byte = page.load::<u8>((at & 0xfff) as usize).expect("memory is there");
+            page.read(offset, part).expect("memory is there");
+            at += len as u64;
+            rest = others;
         }
     }
 

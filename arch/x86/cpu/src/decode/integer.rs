@@ -141,12 +141,11 @@ fn double_shift<const LEFT: bool>(instr: &Instruction, op: &mut Op) -> Option<Ha
     };
     let memory = op.flags.has(OpFlags::MEMORY);
     Some(match (op.size, memory) {
-        (2, false) => double_reg::<u16, LEFT>,
         (4, false) => double_reg::<u32, LEFT>,
         (8, false) => double_reg::<u64, LEFT>,
-        (2, true) => double_mem::<u16, LEFT>,
         (4, true) => double_mem::<u32, LEFT>,
         (8, true) => double_mem::<u64, LEFT>,
+        // By more than 16 bits, 16-bit operands take a value that differs between processors: the host's.
         _ => return None,
     })
 }
@@ -475,6 +474,7 @@ fn misc(instr: &Instruction, op: &mut Op) -> Option<Handler> {
         M::Cld => Some(moves::cld),
         M::Std => Some(moves::std),
         M::Nop | M::Pause => Some(moves::nop),
+        M::Wait => Some(crate::exec::native::wait),
         M::Xlatb => {
             op.seg = super::segment_slot(instr.memory_segment());
             op.address_size = instr.memory_base().size() as u8;

@@ -2,7 +2,7 @@
 //! after.
 
 use crate::op::Op;
-use crate::state::{CR0_EM, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CS, RIP_SLOT};
+use crate::state::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CS, RIP_SLOT};
 use crate::world::Access;
 use crate::{Core, Fault, Step, Stop, World};
 use ring3_host::native::{EnvLayout, NativeStep, Outcome, StateClass, X87Pointers};
@@ -110,6 +110,15 @@ fn run(core: &mut Core, op: &Op, step: &NativeStep) -> Step<bool> {
         Outcome::GeneralProtection => Err(Fault::GP0.into()),
         Outcome::X87Exception => Err(Fault::MF.into()),
     }
+}
+
+/// FWAIT, which minds CR0.MP and not CR0.EM.
+pub fn wait(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
+    let monitored = CR0_MP | CR0_TS;
+    if core.state.cr0 & monitored == monitored {
+        return Err(Fault::NM.into());
+    }
+    core.check_pending_x87()
 }
 
 pub fn registers_only(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {

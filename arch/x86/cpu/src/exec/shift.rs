@@ -101,10 +101,12 @@ impl Shift for Rcl {
     #[inline(always)]
     fn flags<T: Width>(flags: &mut Flags, old: T, result: T, count: u32) {
         let c = count % (T::BITS + 1);
-        if c != 0 {
-            let cf = bit(old.to_u64(), T::BITS - c);
-            flags.set_cf_of(cf, top(result) != cf);
-        }
+        let cf = if c == 0 {
+            flags.cf()
+        } else {
+            bit(old.to_u64(), T::BITS - c)
+        };
+        flags.set_cf_of(cf, top(result) != cf);
     }
 }
 
@@ -204,30 +206,17 @@ pub fn handler<S: Shift>(op: &Op, by_cl: bool) -> Option<Handler> {
     })
 }
 
-/// SHLD (`LEFT`) or SHRD of `old` with bits from `fill`. For 16-bit operands counts above 16 rotate through
-/// `old:fill:old`, as processors do with what the manuals leave undefined.
+/// SHLD (`LEFT`) or SHRD of `old` with bits from `fill`, by less than their width.
 #[inline(always)]
 fn double<T: Width, const LEFT: bool>(old: T, fill: T, count: u32) -> (T, bool) {
     let (o, f) = (u128::from(old.to_u64()), u128::from(fill.to_u64()));
     let bits = T::BITS;
     if LEFT {
-        let wide = if bits == 16 {
-            o << 32 | f << 16 | o
-        } else {
-            o << bits | f
-        };
-        let width = if bits == 16 { 48 } else { 2 * bits };
-        let shifted = wide << count;
-        (
-            T::from_u64((shifted >> (width - bits)) as u64),
-            wide >> (width - count) & 1 != 0,
-        )
+        let wide = o << bits | f;
+        let result = wide << count >> bits;
+        (T::from_u64(result as u64), wide >> (2 * bits - count) & 1 != 0)
     } else {
-        let wide = if bits == 16 {
-            o << 32 | f << 16 | o
-        } else {
-            f << bits | o
-        };
+        let wide = f << bits | o;
         (T::from_u64((wide >> count) as u64), wide >> (count - 1) & 1 != 0)
     }
 }

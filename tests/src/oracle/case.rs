@@ -1,0 +1,33 @@
+//! One case: an instruction, and a state for it to work on.
+
+use super::forms::Form;
+use super::layout::{self, CODE_PAGES, PAGE};
+use super::operands::{self, Encoded};
+use super::{Machine, place, prepare, values};
+use fastrand::Rng;
+
+/// A random instruction of the form.
+pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Encoded> {
+    operands::instruction(rng, form)
+}
+
+/// A state for the instruction, made upon `memory`.
+pub fn machine(rng: &mut Rng, encoded: &Encoded, mut memory: Vec<u8>) -> Machine {
+    memory[..CODE_PAGES * PAGE as usize].fill(0xcc);
+    if let Some(at) = layout::offset(encoded.rip) {
+        memory[at..at + encoded.bytes.len()].copy_from_slice(&encoded.bytes);
+    }
+    let mut machine = values::machine(rng, memory);
+    machine.registers.rip = encoded.rip;
+    prepare::before(rng, encoded, &mut machine);
+    let size = encoded.instr.memory_size().size() as u64;
+    let mut lies = None;
+    if let Some(operand) = encoded.memory {
+        let wanted = place::target(rng, size.max(1));
+        let at = operand.aim(rng, &mut machine, encoded.instr.memory_segment(), wanted);
+        values::refill(rng, &mut machine.memory, at);
+        lies = Some(at);
+    }
+    prepare::after(rng, encoded, &mut machine, lies);
+    machine
+}

@@ -1,0 +1,154 @@
+//! Telling two ends of the same case apart, but for what the architecture leaves undefined.
+
+use super::{Machine, Trap, VectorState, layout};
+use iced_x86::{Instruction, Mnemonic as M, RflagsBits};
+
+/// One difference, in words.
+pub type Difference = String;
+
+/// RFLAGS.RF tells how the exception came about and not what the code did; IF is the operating system's.
+const NOT_COMPARED: u64 = 1 << 16 | 1 << 9;
+
+/// How `ours` differs from `host`.
+pub fn differences(
+    instr: &Instruction,
+    start: &Machine,
+    host: (&Machine, Trap),
+    ours: (&Machine, Trap),
+) -> Vec<Difference> {
+    let mut found = Vec::new();
+    traps(host.1, ours.1, &mut found);
+    let (host, ours) = (host.0, ours.0);
+    let mut word = |name: &str, host: u64, ours: u64| {
+        if host != ours {
+            found.push(format!("{name}: host {host:#x}, ours {ours:#x}"));
+        }
+    };
+    for (n, (h, o)) in host.registers.gpr.iter().zip(ours.registers.gpr).enumerate() {
+        word(GPR[n], *h, o);
+    }
+    let (h, o) = (&host.registers, &ours.registers);
+    word("rip", h.rip, o.rip);
+    let mask = !(undefined_flags(instr, start) | NOT_COMPARED);
+    word("rflags", h.rflags & mask, o.rflags & mask);
+    word("fs_base", h.fs_base, o.fs_base);
+    word("gs_base", h.gs_base, o.gs_base);
+    vectors(&host.vector, &ours.vector, &mut found);
+    memory(host, ours, &mut found);
+    found
+}
+
+const GPR: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+];
+
+fn traps(host: Trap, ours: Trap, found: &mut Vec<Difference>) {
+    const PAGE_FAULT: u64 = 14;
+    // The kernel calls all of its half of the addresses present, lest processes learn what is there.
+    let kept_secret = u64::from(host.vector == PAGE_FAULT && host.cr2 >> 63 != 0);
+    if host.vector != ours.vector {
+        found.push(format!("exception: host {host:x?}, ours {ours:x?}"));
+    } else if (host.error ^ ours.error) & !kept_secret != 0 {
+        found.push(format!("error code: host {:#x}, ours {:#x}", host.error, ours.error));
+    } else if host.vector == PAGE_FAULT && host.cr2 != ours.cr2 {
+        found.push(format!("cr2: host {:#x}, ours {:#x}", host.cr2, ours.cr2));
+    }
+}
+
+fn vectors(host: &VectorState, ours: &VectorState, found: &mut Vec<Difference>) {
+    if host == ours {
+        return;
+    }
+    for (n, (h, o)) in host.zmm.iter().zip(&ours.zmm).enumerate() {
+        if h != o {
+            found.push(format!("zmm{n}: host {:x?}, ours {:x?}", h.0, o.0));
+        }
+    }
+    for (n, (h, o)) in host.k.iter().zip(&ours.k).enumerate() {
+        if h != o {
+            found.push(format!("k{n}: host {h:#x}, ours {o:#x}"));
+        }
+    }
+    let (h, o) = (&host.x87, &ours.x87);
+    let words = [
+        ("mxcsr", host.mxcsr().into(), ours.mxcsr().into()),
+        ("fcw", u64::from(h.fcw()), u64::from(o.fcw())),
+        ("fsw", h.fsw().into(), o.fsw().into()),
+        ("ftw", h.abridged_tags().into(), o.abridged_tags().into()),
+    ];
+    // The pointers are part of what an exception leaves; AMD's processors save them only while one is pending.
+    let pointers = [
+        ("fop", h.pointers.fop.into(), o.pointers.fop.into()),
+        ("fip", h.pointers.fip, o.pointers.fip),
+        ("fdp", h.pointers.fdp, o.pointers.fdp),
+    ];
+    let pending = if h.exception_pending() { &pointers[..] } else { &[] };
+    for (name, h, o) in words.iter().chain(pending) {
+        if h != o {
+            found.push(format!("{name}: host {h:#x}, ours {o:#x}"));
+        }
+    }
+    for n in 0..8 {
+        if h.st(n) != o.st(n) {
+            found.push(format!("st{n}: host {:x?}, ours {:x?}", h.st(n), o.st(n)));
+        }
+    }
+}
+
+fn memory(host: &Machine, ours: &Machine, found: &mut Vec<Difference>) {
+    if host.memory == ours.memory {
+        return;
+    }
+    let different = |at: &usize| host.memory[*at] != ours.memory[*at];
+    let all: Vec<usize> = (0..host.memory.len()).filter(different).collect();
+    for &at in all.iter().take(8) {
+        found.push(format!(
+            "[{:#x}]: host {:#x}, ours {:#x}",
+            layout::address(at),
+            host.memory[at],
+            ours.memory[at]
+        ));
+    }
+    if all.len() > 8 {
+        found.push(format!("and {} more bytes", all.len() - 8));
+    }
+}
+
+/// The status flags that the manuals leave undefined after this instruction.
+fn undefined_flags(instr: &Instruction, start: &Machine) -> u64 {
+    if matches!(
+        instr.mnemonic(),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    ) && shift_count(instr, start) == 0
+    {
+        return 0;
+    }
+    let bits = instr.rflags_undefined();
+    [
+        (RflagsBits::CF, 0),
+        (RflagsBits::PF, 2),
+        (RflagsBits::AF, 4),
+        (RflagsBits::ZF, 6),
+        (RflagsBits::SF, 7),
+        (RflagsBits::OF, 11),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| bits & bit != 0)
+    .fold(0, |mask, (_, at)| mask | 1 << at)
+}
+
+/// How far a shift goes.
+fn shift_count(instr: &Instruction, start: &Machine) -> u64 {
+    let last = instr.op_count() - 1;
+    let count = if instr.op_kind(last) == iced_x86::OpKind::Register {
+        start.registers.gpr[1]
+    } else {
+        instr.immediate(last)
+    };
+    let wide = if instr.op0_kind() == iced_x86::OpKind::Memory {
+        instr.memory_size().size() == 8
+    } else {
+        instr.op0_register().size() == 8
+    };
+    count & if wide { 63 } else { 31 }
+}

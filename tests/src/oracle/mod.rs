@@ -1,0 +1,47 @@
+//! The host CPU as the oracle: the same code, from the same state, on the host itself and on each tier of ours, must
+//! leave the same registers, flags, memory and exception.
+//!
+//! * [`Executor`] is the seam: whoever can run code until its first exception can be compared with whoever else can.
+//!   [`native`] is the host CPU, [`interpreter`] ours.
+//! * [`layout`]: the little world that the code finds itself in, the same for all executors.
+//! * [`forms`] enumerates the instruction forms there are, [`left_out`] says which are not tried and why, [`operands`]
+//!   makes instructions of a form, [`place`] chooses where their memory operands lie, [`values`] fills registers and
+//!   memory, [`prepare`] sees to what single instructions want, [`case`] puts these together.
+//! * [`compare`] tells two ends apart, but for what the architecture leaves undefined; [`campaign`] is the loop.
+//!
+//! Only 64-bit mode at privilege level 3 is covered: it is the mode that the host can be put into by an ordinary process.
+
+pub mod campaign;
+pub mod case;
+pub mod compare;
+pub mod forms;
+pub mod interpreter;
+pub mod layout;
+pub mod left_out;
+pub mod native;
+pub mod operands;
+pub mod place;
+pub mod prepare;
+pub mod values;
+pub mod x87;
+
+pub use ring3_host::native::VectorState;
+pub use ring3_host::testing::{Lost, Registers, Trap};
+
+/// All of what unprivileged code sees: the state that it starts from, and the one that it ends in.
+#[derive(Clone)]
+pub struct Machine {
+    pub registers: Registers,
+    pub vector: VectorState,
+    /// The pages of [`layout`], one after another.
+    pub memory: Vec<u8>,
+}
+
+/// Something that executes machine code.
+pub trait Executor {
+    fn name(&self) -> &'static str;
+
+    /// Executes the code at RIP until its first exception, whose kind it returns. Code is surrounded by INT3, so an
+    /// instruction that raises nothing ends in vector 3, with RIP one byte behind where it led.
+    fn run(&mut self, machine: &mut Machine) -> Result<Trap, Lost>;
+}

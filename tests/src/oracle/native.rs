@@ -1,0 +1,28 @@
+//! The host CPU.
+
+use super::layout::{PAGES, WINDOWS};
+use super::{Executor, Lost, Machine, Trap};
+use ring3_host::testing::Direct;
+use std::io;
+
+/// Executes code on the host CPU, in a child process.
+pub struct Native(Direct);
+
+impl Native {
+    pub fn new() -> io::Result<Native> {
+        Direct::spawn(PAGES, &WINDOWS).map(Native)
+    }
+}
+
+impl Executor for Native {
+    fn name(&self) -> &'static str {
+        "host"
+    }
+
+    fn run(&mut self, machine: &mut Machine) -> Result<Trap, Lost> {
+        self.0.memory().write(0, &machine.memory);
+        let trap = self.0.run(&mut machine.registers, &mut machine.vector)?;
+        self.0.memory().read(0, &mut machine.memory);
+        Ok(trap)
+    }
+}

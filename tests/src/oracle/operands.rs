@@ -1,0 +1,299 @@
+//! Instructions of a form, with random operands.
+
+use super::forms::{Form, Prefix, Side, has_choice};
+use super::layout::CODE;
+use super::place::{self, Operand};
+use fastrand::Rng;
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register,
+    RoundingControl,
+};
+
+/// An instruction ready to be put into memory.
+#[derive(Clone)]
+pub struct Encoded {
+    pub instr: Instruction,
+    pub bytes: Vec<u8>,
+    pub rip: u64,
+    /// Its memory operand, if it has one that ModRM encodes.
+    pub memory: Option<Operand>,
+}
+
+/// A random instruction of the form; `None` if no combination was found that can be encoded.
+pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Encoded> {
+    (0..40).find_map(|_| attempt(rng, form))
+}
+
+fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
+    let op = form.code.op_code();
+    let mut instr = Instruction::new();
+    instr.set_code(form.code);
+    let rip = code_address(rng);
+    let mut memory = None;
+    for (n, &kind) in op.op_kinds().iter().enumerate() {
+        let n = n as u32;
+        let in_memory = is_memory(kind) || has_choice(kind) && form.side == Side::Memory;
+        if in_memory {
+            memory = Some(place::operand(rng, &mut instr, n, kind, rip)?);
+        } else if !implicit(rng, &mut instr, n, kind) {
+            if let Some(register) = register(rng, kind) {
+                instr.set_op_kind(n, OpKind::Register);
+                instr.set_op_register(n, register);
+            } else {
+                constant(rng, &mut instr, n, kind, rip)?;
+            }
+        }
+    }
+    prefixes(rng, &mut instr, form);
+    evex(rng, &mut instr, form, memory.is_some());
+    let mut encoder = Encoder::new(64);
+    encoder.encode(&instr, rip).ok()?;
+    let bytes = encoder.take_buffer();
+    let decoded = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE).decode();
+    (decoded.code() == form.code && decoded.len() == bytes.len()).then_some(Encoded {
+        instr: decoded,
+        bytes,
+        rip,
+        memory,
+    })
+}
+
+/// Mostly the middle of the first page, sometimes across the border of the two.
+fn code_address(rng: &mut Rng) -> u64 {
+    if rng.u8(..) < 16 {
+        CODE + 4096 - rng.u64(1..15)
+    } else {
+        CODE + 0x800
+    }
+}
+
+fn is_memory(kind: K) -> bool {
+    matches!(
+        kind,
+        K::mem
+            | K::mem_offs
+            | K::mem_mib
+            | K::mem_mpx
+            | K::mem_vsib32x
+            | K::mem_vsib64x
+            | K::mem_vsib32y
+            | K::mem_vsib64y
+            | K::mem_vsib32z
+            | K::mem_vsib64z
+    )
+}
+
+/// Operands whose address is not encoded: those of string instructions and their like.
+fn implicit(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K) -> bool {
+    // Both addresses of an instruction are of one size.
+    let narrow = match (0..n).map(|i| instr.op_kind(i)).next() {
+        Some(OpKind::MemoryESEDI | OpKind::MemorySegESI | OpKind::MemorySegEDI) => true,
+        Some(OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::MemorySegRDI) => false,
+        _ => rng.u8(..) < 40,
+    };
+    let pick = |wide, small| if narrow { small } else { wide };
+    match kind {
+        K::seg_rSI => instr.set_op_kind(n, pick(OpKind::MemorySegRSI, OpKind::MemorySegESI)),
+        K::es_rDI => instr.set_op_kind(n, pick(OpKind::MemoryESRDI, OpKind::MemoryESEDI)),
+        K::seg_rDI => instr.set_op_kind(n, pick(OpKind::MemorySegRDI, OpKind::MemorySegEDI)),
+        K::seg_rBX_al => {
+            instr.set_op_kind(n, OpKind::Memory);
+            instr.set_memory_base(if narrow { Register::EBX } else { Register::RBX });
+            instr.set_memory_index(Register::AL);
+            instr.set_memory_index_scale(1);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// A random register of the kind, if it is one of registers.
+fn register(rng: &mut Rng, kind: K) -> Option<Register> {
+    let wide = if rng.bool() { 16 } else { 8 };
+    let mut from = |first: Register, count: u32| Some(first + rng.u32(0..count));
+    match kind {
+        K::r8_reg | K::r8_opcode | K::r8_or_mem => from(Register::AL, 20),
+        K::r16_reg | K::r16_reg_mem | K::r16_rm | K::r16_opcode | K::r16_or_mem => from(Register::AX, wide),
+        K::r32_reg | K::r32_reg_mem | K::r32_rm | K::r32_opcode | K::r32_vvvv | K::r32_or_mem => {
+            from(Register::EAX, wide)
+        }
+        K::r64_reg | K::r64_reg_mem | K::r64_rm | K::r64_opcode | K::r64_vvvv | K::r64_or_mem => {
+            from(Register::RAX, wide)
+        }
+        K::seg_reg => from(Register::ES, 6),
+        K::k_reg | K::k_rm | K::k_vvvv | K::k_or_mem => from(Register::K0, 8),
+        K::kp1_reg => Some(Register::K0 + 2 * rng.u32(0..4)),
+        K::mm_reg | K::mm_rm | K::mm_or_mem => from(Register::MM0, 8),
+        K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_or_mem | K::xmm_is4 | K::xmm_is5 => {
+            from(Register::XMM0, 2 * wide)
+        }
+        K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_or_mem | K::ymm_is4 | K::ymm_is5 => {
+            from(Register::YMM0, 2 * wide)
+        }
+        K::zmm_reg | K::zmm_rm | K::zmm_vvvv | K::zmm_or_mem => from(Register::ZMM0, 2 * wide),
+        K::xmmp3_vvvv => Some(Register::XMM0 + 4 * rng.u32(0..8)),
+        K::zmmp3_vvvv => Some(Register::ZMM0 + 4 * rng.u32(0..8)),
+        K::es => Some(Register::ES),
+        K::cs => Some(Register::CS),
+        K::ss => Some(Register::SS),
+        K::ds => Some(Register::DS),
+        K::fs => Some(Register::FS),
+        K::gs => Some(Register::GS),
+        K::al => Some(Register::AL),
+        K::cl => Some(Register::CL),
+        K::ax => Some(Register::AX),
+        K::dx => Some(Register::DX),
+        K::eax => Some(Register::EAX),
+        K::rax => Some(Register::RAX),
+        K::st0 => Some(Register::ST0),
+        K::sti_opcode => from(Register::ST0, 8),
+        _ => None,
+    }
+}
+
+/// Immediates and branch targets.
+fn constant(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64) -> Option<()> {
+    let byte = small(rng, 8) as u8;
+    match kind {
+        K::imm4_m2z => {
+            instr.set_op_kind(n, OpKind::Immediate8);
+            instr.set_immediate8(byte & 0xf);
+        }
+        K::imm8 => {
+            let second = (0..n).any(|i| {
+                matches!(
+                    instr.op_kind(i),
+                    OpKind::Immediate8 | OpKind::Immediate16 | OpKind::Immediate32
+                )
+            });
+            if second {
+                instr.set_op_kind(n, OpKind::Immediate8_2nd);
+                instr.set_immediate8_2nd(byte);
+            } else {
+                instr.set_op_kind(n, OpKind::Immediate8);
+                instr.set_immediate8(byte);
+            }
+        }
+        K::imm8_const_1 => {
+            instr.set_op_kind(n, OpKind::Immediate8);
+            instr.set_immediate8(1);
+        }
+        K::imm8sex16 | K::imm8sex32 | K::imm8sex64 => {
+            let wide = match kind {
+                K::imm8sex16 => OpKind::Immediate8to16,
+                K::imm8sex32 => OpKind::Immediate8to32,
+                _ => OpKind::Immediate8to64,
+            };
+            instr.set_op_kind(n, wide);
+            instr.set_immediate8(byte);
+        }
+        K::imm16 => {
+            instr.set_op_kind(n, OpKind::Immediate16);
+            instr.set_immediate16(small(rng, 16) as u16);
+        }
+        K::imm32 => {
+            instr.set_op_kind(n, OpKind::Immediate32);
+            instr.set_immediate32(small(rng, 32) as u32);
+        }
+        K::imm32sex64 => {
+            instr.set_op_kind(n, OpKind::Immediate32to64);
+            instr.set_immediate32to64(i64::from(small(rng, 32) as i32));
+        }
+        K::imm64 => {
+            instr.set_op_kind(n, OpKind::Immediate64);
+            instr.set_immediate64(small(rng, 64));
+        }
+        K::br64_1 | K::br64_4 => {
+            instr.set_op_kind(n, OpKind::NearBranch64);
+            instr.set_near_branch64(target(rng, rip, kind == K::br64_1));
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Any number of so many bits, the ends of the range more often than chance.
+fn small(rng: &mut Rng, bits: u32) -> u64 {
+    super::values::integer(rng) & (u64::MAX >> (64 - bits))
+}
+
+/// Where a branch may lead: into the code pages, off the instruction itself; seldom elsewhere.
+pub fn target(rng: &mut Rng, rip: u64, short: bool) -> u64 {
+    if short {
+        return if rng.bool() {
+            rip + rng.u64(20..100)
+        } else {
+            rip - rng.u64(1..100)
+        };
+    }
+    match rng.u8(..32) {
+        0 => super::layout::DATA + rng.u64(..64),
+        1 => CODE - rng.u64(1..4096),
+        _ => away(rng, rip),
+    }
+}
+
+/// A place in the code pages that the instruction at `rip` does not occupy.
+pub fn away(rng: &mut Rng, rip: u64) -> u64 {
+    let at = CODE + rng.u64(..8000);
+    if (rip..rip + 16).contains(&at) { rip + 16 } else { at }
+}
+
+fn prefixes(rng: &mut Rng, instr: &mut Instruction, form: &Form) {
+    match form.prefix {
+        Prefix::None => {}
+        Prefix::Lock => instr.set_has_lock_prefix(true),
+        Prefix::Rep => instr.set_has_rep_prefix(true),
+        Prefix::Repne => instr.set_has_repne_prefix(true),
+    }
+    let addressed = (0..instr.op_count()).any(|n| {
+        matches!(
+            instr.op_kind(n),
+            OpKind::Memory
+                | OpKind::MemorySegRSI
+                | OpKind::MemorySegESI
+                | OpKind::MemorySegRDI
+                | OpKind::MemorySegEDI
+        )
+    });
+    if addressed && rng.u8(..) < 30 {
+        let segment = if rng.u8(..) < 200 {
+            Register::FS + rng.u32(0..2)
+        } else {
+            Register::ES + rng.u32(0..4)
+        };
+        instr.set_segment_prefix(segment);
+    }
+}
+
+/// Masks, zeroing, broadcasts and embedded rounding.
+fn evex(rng: &mut Rng, instr: &mut Instruction, form: &Form, memory: bool) {
+    let op = form.code.op_code();
+    if op.require_op_mask_register() || op.can_use_op_mask_register() && rng.u8(..) < 160 {
+        instr.set_op_mask(Register::K1 + rng.u32(0..7));
+        if op.can_use_zeroing_masking() && rng.bool() && !(memory && instr.op0_kind() == OpKind::Memory) {
+            instr.set_zeroing_masking(true);
+        }
+    }
+    if memory {
+        if op.can_broadcast() && rng.u8(..) < 100 {
+            instr.set_is_broadcast(true);
+        }
+        return;
+    }
+    if op.can_use_rounding_control() && rng.u8(..) < 80 {
+        instr.set_rounding_control(match rng.u8(..4) {
+            0 => RoundingControl::RoundToNearest,
+            1 => RoundingControl::RoundDown,
+            2 => RoundingControl::RoundUp,
+            _ => RoundingControl::RoundTowardZero,
+        });
+    } else if op.can_suppress_all_exceptions() && rng.u8(..) < 60 {
+        instr.set_suppress_all_exceptions(true);
+    }
+}
+
+/// Whether the code is one that goes elsewhere.
+pub fn branches(code: Code) -> bool {
+    code.flow_control() != iced_x86::FlowControl::Next
+}

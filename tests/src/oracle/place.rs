@@ -1,0 +1,200 @@
+//! Memory operands: how they are written, and where they lie.
+
+use super::layout::{CODE, DATA, DATA_PAGES, PAGE, READ_ONLY};
+use super::{Machine, values};
+use fastrand::Rng;
+use iced_x86::{Instruction, OpCodeOperandKind as K, OpKind, Register};
+
+/// A memory operand as encoded. The registers that it is made of get their values by [`Operand::aim`].
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    base: Register,
+    index: Register,
+    scale: u32,
+    displacement: u64,
+    /// Address size in bits.
+    bits: u32,
+    /// The address, where the encoding alone decides it.
+    fixed: Option<u64>,
+}
+
+/// How wide the elements of a vector of indices are, for kinds that have one.
+fn vector_index(kind: K) -> Option<Register> {
+    Some(match kind {
+        K::mem_vsib32x | K::mem_vsib64x => Register::XMM0,
+        K::mem_vsib32y | K::mem_vsib64y => Register::YMM0,
+        K::mem_vsib32z | K::mem_vsib64z => Register::ZMM0,
+        _ => return None,
+    })
+}
+
+/// Makes operand `n` a memory operand.
+pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64) -> Option<Operand> {
+    instr.set_op_kind(n, OpKind::Memory);
+    let vsib = vector_index(kind);
+    let bits = if rng.u8(..) < 24 { 32 } else { 64 };
+    let first = if bits == 64 { Register::RAX } else { Register::EAX };
+    let mut op = Operand {
+        base: first + rng.u32(0..16),
+        index: Register::None,
+        scale: 1,
+        displacement: 0,
+        bits,
+        fixed: None,
+    };
+    if kind == K::mem_offs {
+        op.base = Register::None;
+        op.bits = 64;
+        op.displacement = target(rng, 8);
+        op.fixed = Some(op.displacement);
+        instr.set_memory_displ_size(8);
+        instr.set_memory_displacement64(op.displacement);
+        return Some(op);
+    }
+    match rng.u8(..16) {
+        0 if vsib.is_none() => {
+            op.base = Register::RIP;
+            op.bits = 64;
+            let at = target(rng, 16);
+            (op.displacement, op.fixed) = (at, Some(at));
+        }
+        1 if vsib.is_none() => {
+            op.base = Register::None;
+            op.bits = 64;
+            let at = target(rng, 16);
+            (op.displacement, op.fixed) = (at, Some(at));
+        }
+        2..=8 => {
+            if vsib.is_none() && rng.u8(..) < 40 {
+                op.base = Register::None;
+            }
+            // RSP cannot be an index.
+            let number = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15][rng.usize(..15)];
+            op.index = first + number;
+            op.scale = 1 << rng.u32(0..4);
+        }
+        _ => {}
+    }
+    if let Some(vector) = vsib {
+        let registers = if rng.bool() { 16 } else { 32 };
+        op.index = vector + rng.u32(0..registers);
+        op.scale = 1 << rng.u32(0..4);
+    }
+    if op.index == op.base {
+        op.index = Register::None;
+        op.scale = 1;
+    }
+    let mut size = if op.fixed.is_some() { 4 } else { 0 };
+    if op.fixed.is_none() {
+        let any = if op.base == Register::None { 3 } else { 0 };
+        match rng.u8(any..4) {
+            0 => {}
+            1 | 2 => {
+                op.displacement = rng.i8(..) as i64 as u64;
+                size = 1;
+            }
+            _ => {
+                op.displacement = i64::from(rng.i32(..)) as u64;
+                size = 4;
+            }
+        }
+    }
+    if op.base == Register::RIP || op.base == Register::None {
+        size = 8;
+    }
+    let _ = rip;
+    instr.set_memory_base(op.base);
+    instr.set_memory_index(op.index);
+    instr.set_memory_index_scale(op.scale);
+    instr.set_memory_displ_size(if op.bits == 32 && size == 8 { 4 } else { size });
+    instr.set_memory_displacement64(if op.bits == 32 {
+        op.displacement & 0xffff_ffff
+    } else {
+        op.displacement
+    });
+    Some(op)
+}
+
+/// Where an operand of `size` bytes is to lie: mostly aligned in writable memory, but also across every kind of border.
+pub fn target(rng: &mut Rng, size: u64) -> u64 {
+    let size = size.clamp(1, 512);
+    let end = DATA + DATA_PAGES as u64 * PAGE;
+    let across = |rng: &mut Rng, border: u64| border - rng.u64(0..=size);
+    match rng.u8(..100) {
+        0..60 => DATA + 64 * rng.u64(2..(DATA_PAGES as u64 * PAGE / 64) - 10),
+        60..76 => rng.u64(DATA + 128..end - 640),
+        76..86 => {
+            let border = DATA + PAGE * rng.u64(1..DATA_PAGES as u64);
+            across(rng, border)
+        }
+        86..90 => across(rng, READ_ONLY),
+        90..93 => READ_ONLY + rng.u64(0..PAGE - 600) / 16 * 16,
+        93..96 => across(rng, READ_ONLY + PAGE),
+        96..98 => across(rng, DATA),
+        98 => CODE + rng.u64(..PAGE),
+        _ => READ_ONLY + PAGE + rng.u64(..PAGE),
+    }
+}
+
+impl Operand {
+    /// Whether a register is part of the address.
+    pub fn uses(&self, register: Register) -> bool {
+        self.base.full_register() == register || self.index.full_register() == register
+    }
+
+    /// Sets registers so that the operand lies at `at`, as far as the encoding leaves a choice; returns where it lies.
+    pub fn aim(&self, rng: &mut Rng, machine: &mut Machine, segment: Register, at: u64) -> u64 {
+        let registers = &mut machine.registers;
+        let base = match segment {
+            Register::FS => &mut registers.fs_base,
+            Register::GS => &mut registers.gs_base,
+            _ => &mut 0,
+        };
+        if let Some(fixed) = self.fixed {
+            return fixed.wrapping_add(*base);
+        }
+        if matches!(segment, Register::FS | Register::GS) && self.bits == 32 {
+            *base = rng.u64(0..0x1000_0000);
+        }
+        let offset = at.wrapping_sub(*base).wrapping_sub(self.displacement);
+        if self.index.is_vector_register() {
+            self.scatter_indices(rng, machine);
+        }
+        let gpr = &mut machine.registers.gpr;
+        let mask = if self.bits == 32 { 0xffff_ffff } else { u64::MAX };
+        let mut put = |number: usize, value: u64| gpr[number & 15] = gpr[number & 15] & !mask | value & mask;
+        let scale = u64::from(self.scale);
+        if self.base.is_gpr() {
+            let mut wanted = offset;
+            if self.index.is_gpr() {
+                let index = values::integer(rng);
+                put(self.index.number(), index);
+                wanted = wanted.wrapping_sub(index.wrapping_mul(scale));
+            }
+            put(self.base.number(), wanted);
+            at
+        } else {
+            let index = (offset & mask) / scale;
+            put(self.index.number(), index);
+            at.wrapping_sub((offset & mask) % scale)
+        }
+    }
+
+    /// Small distances for all elements, of either size.
+    fn scatter_indices(&self, rng: &mut Rng, machine: &mut Machine) {
+        let register = &mut machine.vector.zmm[self.index.number() & 31];
+        let narrow = rng.bool();
+        for word in &mut register.0 {
+            let mut step = || rng.i64(-40..40) as u64;
+            *word = if narrow {
+                step() & 0xffff_ffff | step() << 32
+            } else {
+                step()
+            };
+        }
+        let (lane, far) = (rng.usize(..8), values::integer(rng));
+        if rng.u8(..) < 20 {
+            register.0[lane] = far;
+        }
+    }
+}
