@@ -29,9 +29,12 @@ pub struct MemoryOperand {
     /// Bytes, at most 128.
     pub size: u8,
     pub direction: Direction,
-    /// #GP(0) unless the linear address is a multiple of this (1: no check). Legacy SSE operands (`class` is `Sse`) are
-    /// exempt while AMD's MXCSR.MM is set.
+    /// #GP(0) unless the linear address is a multiple of this (1: no check).
     pub alignment: u8,
+    /// ... but not while AMD's MXCSR.MM is set.
+    pub relaxed: bool,
+    /// #AC(0), where alignment is checked, unless the linear address is a multiple of this.
+    pub checked: u8,
     /// Which bytes are accessed at all; faults are suppressed for the others.
     pub(super) lanes: Lanes,
 }
@@ -164,6 +167,7 @@ pub(super) fn memory_operand(
         }
         _ => return Err(()),
     };
+    let size = if counts_shift(instr) { 8 } else { size };
     let lanes = lanes(instr, size);
     if lanes != Lanes::All && size > 64 {
         return Err(());
@@ -172,8 +176,62 @@ pub(super) fn memory_operand(
         size: size as u8,
         direction,
         alignment: alignment(instr, class, size),
+        relaxed: matches!(class, StateClass::Sse | StateClass::MmxSse) && !is_aligned_move(instr.mnemonic()),
+        checked: checked(instr, lanes, size),
         lanes,
     }))
+}
+
+/// Does the memory operand say by how much a whole vector is shifted? AMD's processors read only the half that counts,
+/// as a misaligned operand at a page's end shows.
+fn counts_shift(instr: &Instruction) -> bool {
+    use Mnemonic::*;
+    is_amd()
+        && instr.memory_size().size() == 16
+        && instr.op_kind(instr.op_count() - 1) == OpKind::Memory
+        && matches!(
+            instr.mnemonic(),
+            Psllw | Pslld | Psllq | Psrlw | Psrld | Psrlq | Psraw | Psrad
+        )
+}
+
+/// Is the host one of AMD's designs?
+fn is_amd() -> bool {
+    static AMD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *AMD.get_or_init(|| {
+        let r = core::arch::x86_64::__cpuid(0);
+        let name: Vec<u8> = [r.ebx, r.edx, r.ecx]
+            .iter()
+            .flat_map(|r| r.to_le_bytes())
+            .collect();
+        matches!(&name[..], b"AuthenticAMD" | b"HygonGenuine")
+    })
+}
+
+/// What the alignment check wants: the size of what is accessed at once, 16 bytes at most.
+fn checked(instr: &Instruction, lanes: Lanes, size: usize) -> u8 {
+    match lanes {
+        // No byte of these is accessed with another.
+        Lanes::Signs { .. } | Lanes::MmxSigns { .. } => 1,
+        Lanes::Opmask { size, .. } | Lanes::Packed { size, .. } => size,
+        Lanes::All | Lanes::AnyOpmask { .. } => match size {
+            1 | 2 | 4 | 8 => size as u8,
+            10 => 8,
+            14 | 94 => 2,
+            28 | 108 => 4,
+            _ if instr.mnemonic() == Mnemonic::Cmpxchg16b => 1,
+            _ => 16,
+        },
+    }
+}
+
+/// Moves that want alignment whatever MXCSR.MM says.
+fn is_aligned_move(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        m,
+        Movaps | Movapd | Movdqa | Movntps | Movntpd | Movntdq | Movntdqa
+    )
 }
 
 fn alignment(instr: &Instruction, class: StateClass, size: usize) -> u8 {
@@ -183,7 +241,9 @@ fn alignment(instr: &Instruction, class: StateClass, size: usize) -> u8 {
             Movups | Movupd | Movdqu | Lddqu | Maskmovdqu | Pcmpestri | Pcmpestri64 | Pcmpestrm
             | Pcmpestrm64 | Pcmpistri | Pcmpistrm => 1,
             Cmpxchg16b => 16,
-            _ if size == 16 && matches!(class, StateClass::Sse | StateClass::MmxSse) => 16,
+            Sha1rnds4 | Sha1nexte | Sha1msg1 | Sha1msg2 | Sha256rnds2 | Sha256msg1 | Sha256msg2 if is_amd() => 1,
+            // A shift's count is part of an operand as long as the others.
+            _ if size >= 8 && instr.memory_size().size() == 16 && matches!(class, StateClass::Sse | StateClass::MmxSse) => 16,
             _ => 1,
         },
         _ => match instr.mnemonic() {
@@ -239,7 +299,9 @@ fn lanes(instr: &Instruction, size: usize) -> Lanes {
     if instr.is_broadcast() || name.contains("broadcast") {
         return Lanes::AnyOpmask {
             k,
-            lanes: (vector_size / element) as u8,
+            lanes: broadcast_lanes(instr)
+                .unwrap_or(vector_size / element)
+                .min(64) as u8,
         };
     }
     if reads_all(&name, instr) {
@@ -249,6 +311,16 @@ fn lanes(instr: &Instruction, size: usize) -> Lanes {
         k,
         size: mask_element(&name, element) as u8,
     }
+}
+
+/// How often an embedded broadcast repeats its element.
+fn broadcast_lanes(instr: &Instruction) -> Option<usize> {
+    let code = instr.op_code();
+    let (whole, element) = (
+        code.memory_size().size(),
+        code.broadcast_memory_size().size(),
+    );
+    (instr.is_broadcast() && element != 0).then(|| whole / element)
 }
 
 /// Masked forms that access their whole operand whatever the mask (the manual's exception types with the suffix NF, "no

@@ -82,16 +82,22 @@ pub(super) fn class(instr: &Instruction) -> StateClass {
             use Mnemonic::*;
             if registers().any(Register::is_k) {
                 StateClass::Avx512
-            } else if vector || matches!(instr.mnemonic(), Vzeroall | Vzeroupper | Vldmxcsr | Vstmxcsr) {
+            } else if vector
+                || converts_to_integer(instr.mnemonic())
+                || matches!(instr.mnemonic(), Vzeroall | Vzeroupper | Vldmxcsr | Vstmxcsr)
+            {
                 StateClass::Avx
             } else {
                 StateClass::General
             }
         }
         _ => {
+            let memory = (0..instr.op_count()).any(|i| instr.op_kind(i) == OpKind::Memory);
             let mmx = registers().any(|r| r.is_mm())
                 || matches!(instr.mnemonic(), Mnemonic::Emms | Mnemonic::Femms);
-            let sse = vector || matches!(instr.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr);
+            let sse = vector
+                || memory && converts_to_integer(instr.mnemonic())
+                || matches!(instr.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr);
             match (mmx, sse) {
                 (true, true) => StateClass::MmxSse,
                 (true, false) => StateClass::Mmx,
@@ -103,6 +109,16 @@ pub(super) fn class(instr: &Instruction) -> StateClass {
             }
         }
     }
+}
+
+/// Conversions whose vector operand may be in memory, and then none is left to tell what they are.
+fn converts_to_integer(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        m,
+        Cvtss2si | Cvttss2si | Cvtsd2si | Cvttsd2si | Cvtps2pi | Cvttps2pi | Cvtpd2pi | Cvttpd2pi
+            | Vcvtss2si | Vcvttss2si | Vcvtsd2si | Vcvttsd2si
+    )
 }
 
 fn is_x87(feature: CpuidFeature) -> bool {
@@ -126,7 +142,7 @@ fn refused(m: Mnemonic) -> bool {
         Prefetch | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetchwt1 | Sfence | Lfence | Mfence
             | Pause | Clflush | Clflushopt | Clwb | Monitor | Mwait | Movdir64b | Fxsave | Fxsave64 | Fxrstor | Fxrstor64
             // FPREM and friends are fine; these need more than the x87 state, or belong to other processors.
-            | Fnstdw | Fnstsg | Fstdw | Fstsg | Frstpm | Fnsetpm | Fsetpm | Ftstp | Frint2 | Frichop | Frinear
+            | Fnstdw | Fnstsg | Fstdw | Fstsg | Frstpm | Fsetpm | Ftstp | Frint2 | Frichop | Frinear
     )
 }
 

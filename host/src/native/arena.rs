@@ -10,7 +10,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::process::{Pid, getpid};
 
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 /// Thunks start on a cache line of their own halves: no false sharing of decode windows, little waste.
 const ALIGN: usize = 32;
 
@@ -40,6 +40,12 @@ pub(super) struct Chunk(Mapping);
 unsafe impl Send for Chunk {}
 // SAFETY: as above; there is no mutation through a shared reference.
 unsafe impl Sync for Chunk {}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        super::traps::forget(self.0.0);
+    }
+}
 
 /// The chunk being filled.
 struct Open {
@@ -96,6 +102,7 @@ impl Open {
         ftruncate(&fd, CHUNK as u64)?;
         let write = Mapping::new(&fd, ProtFlags::READ | ProtFlags::WRITE)?;
         let chunk = Arc::new(Chunk(Mapping::new(&fd, ProtFlags::READ | ProtFlags::EXEC)?));
+        super::traps::register(chunk.0.0).map_err(|_| rustix::io::Errno::NOMEM)?;
         Ok(Self {
             chunk,
             write,

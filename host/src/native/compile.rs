@@ -125,9 +125,7 @@ fn build(form: &Instruction, arena: &mut Arena) -> Result<Step, Unsupported> {
     };
     let code = assemble(form, &uses, plan, vector_width())?;
     let arithmetic = match class {
-        StateClass::X87 => Arithmetic::X87 {
-            fop: fop(form).ok_or(Unsupported)?,
-        },
+        StateClass::X87 => Arithmetic::X87,
         _ if info.simd_exceptions => Arithmetic::Simd,
         _ => Arithmetic::None,
     };
@@ -156,15 +154,6 @@ fn arithmetic_flags(iced: u32) -> u32 {
     .into_iter()
     .filter(|&(bit, _)| iced & bit != 0)
     .fold(0, |flags, (_, position)| flags | 1 << position)
-}
-
-/// The x87 opcode as FOP shows it: the low three bits of the first byte, then ModRM.
-fn fop(form: &Instruction) -> Option<u16> {
-    let mut encoder = iced_x86::Encoder::new(64);
-    encoder.encode(form, 0).ok()?;
-    let bytes = encoder.take_buffer();
-    let at = bytes.iter().position(|b| b & 0xf8 == 0xd8)?;
-    Some(u16::from(bytes[at] & 7) << 8 | u16::from(*bytes.get(at + 1)?))
 }
 
 /// How wide this host's vector registers are.

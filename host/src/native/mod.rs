@@ -31,6 +31,7 @@ pub mod gather;
 mod state;
 mod step;
 mod thunk;
+mod traps;
 mod x87_control;
 pub mod xsave;
 

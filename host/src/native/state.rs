@@ -313,10 +313,11 @@ pub struct NativeFrame {
     pub(super) host_mxcsr: u32,
     pub(super) run_mxcsr: u32,
     pub(super) out_mxcsr: u32,
-    pub(super) trap_mask: u32,
+    /// Not zero: a SIMD floating-point exception was raised.
+    pub(super) trapped: u32,
     pub(super) host_fcw: u16,
     /// What the x87 pointers become when the step is a non-control x87 instruction (without a memory operand FDP and
-    /// FDS stay). FOP is found by the step itself.
+    /// FDS stay).
     pub x87_pointers: X87Pointers,
     /// Layout of FNSTENV/FLDENV/FNSAVE/FRSTOR images.
     pub env_layout: EnvLayout,
@@ -341,7 +342,7 @@ impl Default for NativeFrame {
             host_mxcsr: 0,
             run_mxcsr: 0,
             out_mxcsr: 0,
-            trap_mask: 0,
+            trapped: 0,
             host_fcw: 0,
             x87_pointers: X87Pointers::default(),
             env_layout: EnvLayout::Protected,

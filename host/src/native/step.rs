@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::access::MemoryOperand;
 use super::allow::StateClass;
 use super::arena::Chunk;
-use super::state::EXCEPTIONS;
 use super::x87_control::Control;
 use super::{NativeFrame, VectorState};
 
@@ -33,10 +32,7 @@ pub(super) enum Arithmetic {
     None,
     /// Uses MXCSR.
     Simd,
-    /// An x87 instruction, with its 11-bit opcode.
-    X87 {
-        fop: u16,
-    },
+    X87,
 }
 
 pub(super) type Entry = unsafe extern "sysv64" fn(*mut NativeFrame, *mut VectorState, *mut [u64; 16]);
@@ -140,7 +136,7 @@ impl NativeStep {
                 Outcome::Done
             }
             Arithmetic::Simd => self.run_simd(thunk, frame, vector, gpr),
-            Arithmetic::X87 { fop } => self.run_x87(thunk, fop, frame, vector, gpr),
+            Arithmetic::X87 => self.run_x87(thunk, frame, vector, gpr),
         };
         let written = u64::from(self.0.info.flags_written);
         if written != 0 && outcome != Outcome::SimdException {
@@ -156,36 +152,21 @@ impl NativeStep {
         vector: &mut VectorState,
         gpr: &mut [u64; 16],
     ) -> Outcome {
-        let mxcsr = vector.mxcsr;
-        let unmasked = !(mxcsr >> 7) & u32::from(EXCEPTIONS);
-        if unmasked == 0 {
-            frame.run_mxcsr = mxcsr;
-            frame.trap_mask = 0;
-            thunk.call(frame, vector, gpr);
-            vector.mxcsr = frame.out_mxcsr;
-            return Outcome::Done;
-        }
-        // With exceptions masked and no flag set, the flags tell what would have trapped; the thunk itself keeps its
-        // results back then.
-        frame.run_mxcsr = mxcsr & !u32::from(EXCEPTIONS) | MASKS;
-        frame.trap_mask = unmasked;
+        // Exceptions that the guest has unmasked are real ones here: the fault's handler makes the thunk leave early.
+        frame.run_mxcsr = vector.mxcsr;
+        frame.trapped = 0;
         thunk.call(frame, vector, gpr);
-        let raised = frame.out_mxcsr & u32::from(EXCEPTIONS);
-        if raised & unmasked == 0 {
-            vector.mxcsr |= raised;
-            return Outcome::Done;
+        vector.mxcsr = frame.out_mxcsr;
+        if frame.trapped == 0 {
+            Outcome::Done
+        } else {
+            Outcome::SimdException
         }
-        // Invalid, denormal and divide-by-zero are found before computing: if one of them traps, nothing is computed
-        // and the other three are not seen.
-        let before = raised & 0b111;
-        vector.mxcsr |= if before & unmasked != 0 { before } else { raised };
-        Outcome::SimdException
     }
 
     fn run_x87(
         &self,
         thunk: &Thunk,
-        fop: u16,
         frame: &mut NativeFrame,
         vector: &mut VectorState,
         gpr: &mut [u64; 16],
@@ -194,7 +175,7 @@ impl NativeStep {
         // the next waiting instruction, and the thunk reads the state back with one that does not wait.
         thunk.call(frame, vector, gpr);
         let pointers = &mut vector.x87.pointers;
-        pointers.fop = fop;
+        pointers.fop = frame.x87_pointers.fop;
         pointers.fip = frame.x87_pointers.fip;
         pointers.fcs = frame.x87_pointers.fcs;
         let Some(memory) = self.0.info.memory else {
@@ -211,8 +192,6 @@ impl NativeStep {
     }
 }
 
-/// MXCSR's exception mask bits.
-const MASKS: u32 = 0x1f80;
 /// IE, OE and UE.
 const STORE_SUPPRESSING: u16 = 0b01_1001;
 

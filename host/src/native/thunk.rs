@@ -13,11 +13,11 @@
 use std::mem::offset_of;
 
 use iced_x86::code_asm::*;
-use iced_x86::{EncodingKind, Instruction, InstructionInfo, OpAccess, OpKind, Register, RoundingControl};
+use iced_x86::{BlockEncoderOptions, EncodingKind, Instruction, InstructionInfo, OpAccess, OpKind, Register, RoundingControl};
 
 use super::allow::is_mask_move;
 use super::state::{Image, X87};
-use super::{NativeFrame, Unsupported, VectorState};
+use super::{NativeFrame, Unsupported, VectorState, traps};
 
 /// What the thunk must do besides the instruction.
 #[derive(Clone, Copy, Debug)]
@@ -257,6 +257,11 @@ pub(super) fn assemble(
     for guest in (0..16).filter(|&g| uses.gpr[g].load) {
         a.mov(roles.host(guest), qword_ptr(roles.gprs + guest * 8))?;
     }
+    let (mut step, mut trapped) = (a.create_label(), a.create_label());
+    if plan.mxcsr {
+        a.db(&traps::MARK)?;
+    }
+    a.set_label(&mut step)?;
     a.add_instruction(adapted(instr, &roles)?)?;
 
     if plan.store_flags {
@@ -267,7 +272,7 @@ pub(super) fn assemble(
     if plan.mxcsr {
         // Nothing the instruction wrote may be lost before it is stored, RAX included.
         let scratch = roles.scratch().ok_or(Unsupported)?;
-        leave_mxcsr(&mut a, &roles, scratch, &mut done)?;
+        leave_mxcsr(&mut a, &roles, scratch)?;
     }
     for guest in (0..16).filter(|&g| uses.gpr[g].store) {
         a.mov(qword_ptr(roles.gprs + guest * 8), roles.host(guest))?;
@@ -288,7 +293,20 @@ pub(super) fn assemble(
         a.pop(r)?;
     }
     a.ret()?;
-    Ok(a.assemble(0)?)
+    if !plan.mxcsr {
+        return Ok(a.assemble(0)?);
+    }
+    // Where a trap of the instruction continues: it has written nothing.
+    a.set_label(&mut trapped)?;
+    a.stmxcsr(dword_ptr(roles.frame + offset_of!(NativeFrame, out_mxcsr)))?;
+    a.ldmxcsr(dword_ptr(roles.frame + offset_of!(NativeFrame, host_mxcsr)))?;
+    a.mov(dword_ptr(roles.frame + offset_of!(NativeFrame, trapped)), 1)?;
+    a.jmp(done)?;
+    let made = a.assemble_options(0, BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS)?;
+    let (step, trapped) = (made.label_ip(&step)?, made.label_ip(&trapped)?);
+    let mut code = made.inner.code_buffer;
+    traps::set_target(&mut code, step as usize, trapped as usize)?;
+    Ok(code)
 }
 
 impl Roles {
@@ -442,13 +460,11 @@ fn enter_mxcsr(a: &mut CodeAssembler, roles: &Roles) -> Result<(), Unsupported> 
     Ok(a.nop()?)
 }
 
-/// Reads MXCSR back, restores the host's control bits if they differ (its flags belong to nobody across a call), and
-/// skips the stores if an exception that the guest has unmasked was raised.
+/// Reads MXCSR back and restores the host's control bits if they differ (its flags belong to nobody across a call).
 fn leave_mxcsr(
     a: &mut CodeAssembler,
     roles: &Roles,
     scratch: AsmRegister32,
-    done: &mut CodeLabel,
 ) -> Result<(), Unsupported> {
     let mut same = a.create_label();
     a.stmxcsr(dword_ptr(roles.frame + offset_of!(NativeFrame, out_mxcsr)))?;
@@ -464,15 +480,7 @@ fn leave_mxcsr(
     a.je(same)?;
     a.ldmxcsr(dword_ptr(roles.frame + offset_of!(NativeFrame, host_mxcsr)))?;
     a.set_label(&mut same)?;
-    a.mov(
-        scratch,
-        dword_ptr(roles.frame + offset_of!(NativeFrame, out_mxcsr)),
-    )?;
-    a.test(
-        dword_ptr(roles.frame + offset_of!(NativeFrame, trap_mask)),
-        scratch,
-    )?;
-    Ok(a.jne(*done)?)
+    Ok(a.nop()?)
 }
 
 /// Saves the x87 image and leaves the host an empty stack, no pending exception, and its control word.

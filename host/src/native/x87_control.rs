@@ -12,6 +12,8 @@ pub(super) enum Control {
     Fninit,
     Fnclex,
     Nothing,
+    /// FNOP, which waits.
+    Wait,
     Fldcw,
     Fnstcw,
     FnstswMemory,
@@ -20,7 +22,6 @@ pub(super) enum Control {
     Fldenv(Width),
     Fnsave(Width),
     Frstor(Width),
-    Emms,
     Ldmxcsr,
     Stmxcsr,
     Vzeroupper,
@@ -53,7 +54,8 @@ impl Control {
         Some(match instr.mnemonic() {
             Fninit => Self::Fninit,
             Fnclex => Self::Fnclex,
-            Fneni | Fndisi | Fnop => Self::Nothing,
+            Fneni | Fndisi | Fnsetpm => Self::Nothing,
+            Fnop => Self::Wait,
             Fldcw => Self::Fldcw,
             Fnstcw => Self::Fnstcw,
             Fnstsw if instr.memory_size().size() == 2 => Self::FnstswMemory,
@@ -62,7 +64,6 @@ impl Control {
             Fldenv => Self::Fldenv(width),
             Fnsave => Self::Fnsave(width),
             Frstor => Self::Frstor(width),
-            Emms | Femms => Self::Emms,
             Ldmxcsr | Vldmxcsr => Self::Ldmxcsr,
             Stmxcsr | Vstmxcsr => Self::Stmxcsr,
             Vzeroupper => Self::Vzeroupper,
@@ -75,7 +76,7 @@ impl Control {
     pub(super) fn waits(self) -> bool {
         matches!(
             self,
-            Self::Fldcw | Self::Fldenv(_) | Self::Frstor(_) | Self::Emms | Self::Nothing
+            Self::Fldcw | Self::Fldenv(_) | Self::Frstor(_) | Self::Wait
         )
     }
 
@@ -88,7 +89,7 @@ impl Control {
         let x87 = &mut vector.x87;
         let mem = &mut frame.mem;
         match self {
-            Self::Nothing => {}
+            Self::Nothing | Self::Wait => {}
             Self::Fninit => x87.init(),
             Self::Fnclex => x87.set_fsw(x87.fsw() & 0x7f00),
             Self::Fldcw => x87.set_fcw(word(mem, 0)),
@@ -111,7 +112,6 @@ impl Control {
                     x87.set_st(i, std::array::from_fn(|n| mem[at + n]));
                 }
             }
-            Self::Emms => x87.set_abridged_tags(0),
             Self::Ldmxcsr => {
                 let value = u32::from(word(mem, 0)) | u32::from(word(mem, 2)) << 16;
                 if vector.set_mxcsr(value).is_err() {

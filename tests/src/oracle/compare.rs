@@ -1,7 +1,8 @@
 //! Telling two ends of the same case apart, but for what the architecture leaves undefined.
 
-use super::{Machine, Trap, VectorState, layout};
-use iced_x86::{Instruction, Mnemonic as M, RflagsBits};
+use super::layout::{self, PAGE};
+use super::{Machine, Trap, VectorState};
+use iced_x86::{Instruction, Mnemonic as M, Register, RflagsBits};
 
 /// One difference, in words.
 pub type Difference = String;
@@ -17,7 +18,7 @@ pub fn differences(
     ours: (&Machine, Trap),
 ) -> Vec<Difference> {
     let mut found = Vec::new();
-    traps(host.1, ours.1, &mut found);
+    traps(instr, host.1, ours.1, &mut found);
     let (host, ours) = (host.0, ours.0);
     let mut word = |name: &str, host: u64, ours: u64| {
         if host != ours {
@@ -42,7 +43,7 @@ const GPR: [&str; 16] = [
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 ];
 
-fn traps(host: Trap, ours: Trap, found: &mut Vec<Difference>) {
+fn traps(instr: &Instruction, host: Trap, ours: Trap, found: &mut Vec<Difference>) {
     const PAGE_FAULT: u64 = 14;
     // The kernel calls all of its half of the addresses present, lest processes learn what is there.
     let kept_secret = u64::from(host.vector == PAGE_FAULT && host.cr2 >> 63 != 0);
@@ -50,8 +51,22 @@ fn traps(host: Trap, ours: Trap, found: &mut Vec<Difference>) {
         found.push(format!("exception: host {host:x?}, ours {ours:x?}"));
     } else if (host.error ^ ours.error) & !kept_secret != 0 {
         found.push(format!("error code: host {:#x}, ours {:#x}", host.error, ours.error));
-    } else if host.vector == PAGE_FAULT && host.cr2 != ours.cr2 {
+    } else if host.vector == PAGE_FAULT && (host.cr2 ^ ours.cr2) & !uncertain_address(instr) != 0 {
         found.push(format!("cr2: host {:#x}, ours {:#x}", host.cr2, ours.cr2));
+    }
+}
+
+/// The bits of a faulting address that are each processor's own affair.
+fn uncertain_address(instr: &Instruction) -> u64 {
+    match instr.mnemonic() {
+        // Which of two operands is touched first.
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => u64::MAX,
+        // In which pieces a large operand is touched, or one of which only some bytes are.
+        M::Fnstenv | M::Fldenv | M::Fnsave | M::Frstor => PAGE - 1,
+        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => PAGE - 1,
+        M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu => PAGE - 1,
+        _ if instr.op_mask() != Register::None => PAGE - 1,
+        _ => 0,
     }
 }
 

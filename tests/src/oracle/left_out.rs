@@ -65,6 +65,10 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
         "an operand-size prefix on a near branch: Intel's processors ignore it and AMD's do not",
     ),
     (
+        Which::Rule(|code| code == Code::Movsxd_r16_rm16),
+        "Intel's processors read two bytes of memory and AMD's four",
+    ),
+    (
         Which::Rule(|code| code.op_code().is_reserved_nop() || !code.op_code().intel_decoder64()),
         "hint space, or an encoding that only some makers decode so",
     ),

@@ -177,6 +177,10 @@ fn division(rng: &mut Rng, machine: &mut Machine) {
 
 fn fxsave_image(rng: &mut Rng, memory: &mut [u8], at: u64) {
     write(memory, at, &x87::control_word(rng).to_le_bytes());
+    for pointer in [8, 16] {
+        let any = rng.u64(..) & 0x7fff_ffff_ffff;
+        write(memory, at.wrapping_add(pointer), &any.to_le_bytes());
+    }
     write(memory, at.wrapping_add(24), &mxcsr(rng).to_le_bytes());
     for n in 0..8 {
         write(memory, at.wrapping_add(32 + 16 * n), &x87::extended(rng));

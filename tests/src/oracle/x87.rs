@@ -24,6 +24,10 @@ pub fn fill(rng: &mut Rng, x87: &mut X87) {
     for n in 0..8 {
         x87.set_st(n, extended(rng));
     }
+    // AMD's processors forget the pointers but for an exception that is pending.
+    if !x87.exception_pending() {
+        return;
+    }
     let pointers = &mut x87.pointers;
     pointers.fop = rng.u16(..) & 0x7ff;
     pointers.fip = rng.u64(..) & 0x7fff_ffff_ffff;

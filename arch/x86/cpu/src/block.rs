@@ -338,7 +338,7 @@ impl Blocks {
             // Longer than 15 bytes.
             return Err(Fault::GP0.into());
         }
-        let op = decode::operation(core, &instr, rip, 0);
+        let op = decode::operation(core, &instr, &bytes, rip, 0);
         let size = instr.len().max(1);
         if size <= had {
             second = None;
@@ -403,7 +403,7 @@ fn decode_ops(core: &mut Core, bytes: &[u8]) -> (Vec<Op>, usize, bool) {
         if short {
             break;
         }
-        ops.push(decode::operation(core, &instr, base, at as u16));
+        ops.push(decode::operation(core, &instr, window, base, at as u16));
         at += instr.len().max(1);
         if decode::ends_block(&instr) {
             return (ops, at, decode::sets_rip(&instr));

@@ -111,6 +111,7 @@ fn simd_exceptions_change_nothing_but_the_flags() {
 fn x87_stack_and_pending_exceptions() {
     let mut m = Machine::new();
     m.frame.x87_pointers.fip = 0x1234;
+    m.frame.x87_pointers.fop = 0x1eb;
     assert_eq!(m.run(&[0xd9, 0xe8]), Outcome::Done); // fld1
     assert_eq!(m.run(&[0xd9, 0xeb]), Outcome::Done); // fldpi
     assert_eq!((m.vector.x87.fsw(), m.vector.x87.abridged_tags()), (0x3000, 0xc0));

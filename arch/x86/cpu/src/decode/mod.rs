@@ -28,8 +28,9 @@ pub fn instruction(bytes: &[u8], rip: u64, bits: u8) -> (Instruction, bool) {
     (instr, decoder.last_error() == DecoderError::NoMoreBytes)
 }
 
-/// Makes the operation for `instr`, which begins `start` bytes into its block; `base` is the block's RIP.
-pub fn operation(core: &mut Core, instr: &Instruction, base: u64, start: u16) -> Op {
+/// Makes the operation for `instr`, which `bytes` begin with and which begins `start` bytes into its block; `base` is
+/// the block's RIP.
+pub fn operation(core: &mut Core, instr: &Instruction, bytes: &[u8], base: u64, start: u16) -> Op {
     let mode = core.mode;
     let mut op = blank(instr, &mode, base, start);
     if instr.is_invalid() || !core.features.include(instr) {
@@ -41,7 +42,7 @@ pub fn operation(core: &mut Core, instr: &Instruction, base: u64, start: u16) ->
     let found = integer::select(instr, &mode, &mut op)
         .or_else(|| strings::select(instr, &mode, &mut op))
         .or_else(|| system::select(instr, &mode, &mut op))
-        .or_else(|| native::select(core, instr, &mut op));
+        .or_else(|| native::select(core, instr, bytes, &mut op));
     if let Some(handler) = found {
         op.run = handler;
     }

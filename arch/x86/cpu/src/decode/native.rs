@@ -6,10 +6,12 @@ use crate::exec::native;
 use crate::op::{Handler, Op, OpFlags};
 use crate::state::{FS, RDI, ZERO_SLOT};
 use iced_x86::{Instruction, Mnemonic as M, OpKind};
+use ring3_host::native::StateClass;
 use ring3_host::native::gather::Indexed;
 
-/// Fills `op.imm` with the number of the step in `core.native`, which grows by one.
-pub fn select(core: &mut Core, instr: &Instruction, op: &mut Op) -> Option<Handler> {
+/// Fills `op.imm` with the number of the step in `core.native`, which grows by one, and `op.dst` and `op.src` with the
+/// two bytes of an x87 opcode.
+pub fn select(core: &mut Core, instr: &Instruction, bytes: &[u8], op: &mut Op) -> Option<Handler> {
     if let Some(indexed) = Indexed::of(instr) {
         if indexed.registers_collide() {
             return None;
@@ -25,6 +27,9 @@ pub fn select(core: &mut Core, instr: &Instruction, op: &mut Op) -> Option<Handl
     }
     let step = ring3_host::native::compile(instr).ok()?;
     op.imm = core.native.len() as u64;
+    if step.info().class == StateClass::X87 {
+        [op.dst, op.src] = x87_opcode(bytes)?;
+    }
     let memory = step.info().memory.is_some();
     core.native.push(step);
     Some(if memory {
@@ -32,6 +37,13 @@ pub fn select(core: &mut Core, instr: &Instruction, op: &mut Op) -> Option<Handl
     } else {
         native::registers_only
     })
+}
+
+/// The opcode as FOP shows it: the low three bits of the first byte, then ModRM.
+fn x87_opcode(bytes: &[u8]) -> Option<[u8; 2]> {
+    // No prefix looks like an escape opcode.
+    let at = bytes.iter().position(|byte| byte & 0xf8 == 0xd8)?;
+    Some([bytes[at] & 7, *bytes.get(at + 1)?])
 }
 
 /// MASKMOVQ and its kin name their memory operand by rDI alone.

@@ -1,11 +1,13 @@
 //! Instructions that the host CPU executes: the checks before, the memory operand's way in and out, the faults
 //! after.
 
+use crate::mmu::Class;
+use crate::mmu::access::size_mask;
 use crate::op::Op;
 use crate::state::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CS, RIP_SLOT};
 use crate::world::Access;
 use crate::{Core, Fault, Step, Stop, World};
-use ring3_host::native::{EnvLayout, NativeStep, Outcome, StateClass, X87Pointers};
+use ring3_host::native::{EnvLayout, MemoryOperand, NativeStep, Outcome, StateClass, X87Pointers};
 
 /// AMD's misaligned SSE mode.
 const MXCSR_MM: u32 = 1 << 17;
@@ -88,9 +90,9 @@ fn run(core: &mut Core, op: &Op, step: &NativeStep) -> Step<bool> {
         core.frame.x87_pointers = X87Pointers {
             fip: rip,
             fcs: core.state.seg[CS].selector,
-            fdp: core.offset(op),
+            fdp: core.offset(op) & size_mask(op.address_size),
             fds: core.state.seg[usize::from(op.seg).min(5)].selector,
-            fop: 0,
+            fop: u16::from(op.dst) << 8 | u16::from(op.src),
         };
     }
     let Some(gpr) = core.state.gpr.first_chunk_mut::<16>() else {
@@ -143,10 +145,8 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         Access::Read
     };
     let linear = core.address(op, u64::from(memory.size), access)?;
-    let aligned = linear & (u64::from(memory.alignment).max(1) - 1) == 0;
-    let exempt = step.info().class == StateClass::Sse && core.state.vector.mxcsr() & MXCSR_MM != 0;
-    if !aligned && !exempt {
-        return Err(Fault::GP0.into());
+    if touched != Some(0) {
+        check_alignment(core, &memory, linear)?;
     }
     match touched {
         None => {
@@ -161,11 +161,11 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
             for (start, len) in runs(touched) {
                 let at = linear.wrapping_add(start as u64);
                 if memory.direction.writes() {
-                    core.probe_write(world, at, len, op.seg)?;
+                    core.probe_run(world, at, len, op.seg)?;
                 }
                 if memory.direction.reads() {
                     let mut bytes = [0; 64];
-                    core.read_bytes(world, at, &mut bytes[..len], op.seg)?;
+                    core.read_run(world, at, &mut bytes[..len], op.seg)?;
                     core.frame.mem[start..start + len].copy_from_slice(&bytes[..len]);
                 }
             }
@@ -181,11 +181,24 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
             for (start, len) in runs(touched) {
                 let mut bytes = [0; 64];
                 bytes[..len].copy_from_slice(&core.frame.mem[start..start + len]);
-                core.write_bytes(world, linear.wrapping_add(start as u64), &bytes[..len], op.seg)?;
+                core.write_run(world, linear.wrapping_add(start as u64), &bytes[..len], op.seg)?;
             }
             Ok(())
         }
     }
+}
+
+/// What the operand itself demands, and then what RFLAGS.AC does.
+#[inline(always)]
+fn check_alignment(core: &Core, memory: &MemoryOperand, linear: u64) -> Step {
+    let misaligned = |by: u8| linear & (u64::from(by).max(1) - 1) != 0;
+    if misaligned(memory.alignment) && !(memory.relaxed && core.state.vector.mxcsr() & MXCSR_MM != 0) {
+        return Err(Fault::GP0.into());
+    }
+    if core.mmu.class() == Class::Checked && misaligned(memory.checked) {
+        return Err(Fault::AC0.into());
+    }
+    Ok(())
 }
 
 /// Brings the memory operand into the frame; straight from the page when the TLB has it.

@@ -125,12 +125,12 @@ impl Shift for Rcr {
     #[inline(always)]
     fn flags<T: Width>(flags: &mut Flags, old: T, result: T, count: u32) {
         let c = count % (T::BITS + 1);
-        if c != 0 {
-            flags.set_cf_of(
-                bit(old.to_u64(), c - 1),
-                top(result) != bit(result.to_u64(), T::BITS - 2),
-            );
-        }
+        let cf = if c == 0 {
+            flags.cf()
+        } else {
+            bit(old.to_u64(), c - 1)
+        };
+        flags.set_cf_of(cf, top(result) != bit(result.to_u64(), T::BITS - 2));
     }
 }
 

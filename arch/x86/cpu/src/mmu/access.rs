@@ -268,6 +268,24 @@ impl Core {
         Ok(())
     }
 
+    /// Reads part of an operand whose alignment has been checked.
+    pub(crate) fn read_run(&mut self, world: &mut dyn World, linear: u64, data: &mut [u8], seg: u8) -> Step {
+        self.check_canonical(linear, data.len(), seg)?;
+        self.read_as(world, linear, data, self.privilege())
+    }
+
+    /// Writes part of an operand whose alignment has been checked.
+    pub(crate) fn write_run(&mut self, world: &mut dyn World, linear: u64, data: &[u8], seg: u8) -> Step {
+        self.check_canonical(linear, data.len(), seg)?;
+        self.write_as(world, linear, data, self.privilege())
+    }
+
+    /// Checks that [`Core::write_run`] would succeed.
+    pub(crate) fn probe_run(&mut self, world: &mut dyn World, linear: u64, size: usize, seg: u8) -> Step {
+        self.check_canonical(linear, size, seg)?;
+        self.probe_parts(world, linear, size, self.privilege())
+    }
+
     /// Checks that a byte could be read, without reading it.
     pub(crate) fn probe_read(&mut self, world: &mut dyn World, linear: u64, seg: u8) -> Step {
         self.check_access(linear, 1, seg)?;
@@ -308,15 +326,21 @@ impl Core {
     /// The canonical check, and the alignment check where it is on.
     #[inline]
     fn check_access(&self, linear: u64, size: usize, seg: u8) -> Step {
+        self.check_canonical(linear, size, seg)?;
+        if self.mmu.class() == Class::Checked && matches!(size, 2 | 4 | 8) && linear & (size as u64 - 1) != 0
+        {
+            return Err(Fault::AC0.into());
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_canonical(&self, linear: u64, size: usize, seg: u8) -> Step {
         if self.mode.code_bits == 64 {
             let last = linear.wrapping_add(size as u64 - 1);
             if !is_canonical(linear) || !is_canonical(last) {
                 return Err(segment_fault(seg).into());
             }
-        }
-        if self.mmu.class() == Class::Checked && matches!(size, 2 | 4 | 8) && linear & (size as u64 - 1) != 0
-        {
-            return Err(Fault::AC0.into());
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! FXSAVE, FXRSTOR and the XSAVE family. XSAVES and XRSTORS are not here: CPUID does not offer them.
 
+use crate::mmu::Class;
 use crate::op::Op;
 use crate::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RAX, RDX};
 use crate::world::Access;
@@ -39,6 +40,15 @@ fn aligned(core: &Core, op: &Op, size: u64, alignment: u64, access: Access) -> S
     }
 }
 
+/// Where alignment is checked, #AC comes before the #GP that is due anyway, but only for what is no multiple of four.
+fn fxsave_area(core: &Core, op: &Op, access: Access) -> Step<u64> {
+    let linear = core.address(op, FXSAVE_SIZE as u64, access)?;
+    if linear & 3 != 0 && core.mmu.class() == Class::Checked {
+        return Err(Fault::AC0.into());
+    }
+    aligned(core, op, FXSAVE_SIZE as u64, 16, access)
+}
+
 fn check_fxsave(core: &Core) -> Step {
     if core.state.cr0 & (CR0_EM | CR0_TS) != 0 {
         Err(Fault::NM.into())
@@ -60,7 +70,8 @@ fn check_xsave(core: &Core) -> Step {
 
 pub fn fxsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     check_fxsave(core)?;
-    let linear = aligned(core, op, FXSAVE_SIZE as u64, 16, Access::Write)?;
+    let linear = fxsave_area(core, op, Access::Write)?;
+    core.probe_write(world, linear, FXSAVE_SIZE, op.seg)?;
     let mut area = [0; FXSAVE_SIZE];
     core.read_bytes(world, linear, &mut area, op.seg)?;
     let vector = &core.state.vector;
@@ -74,7 +85,7 @@ pub fn fxsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 
 pub fn fxrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     check_fxsave(core)?;
-    let linear = aligned(core, op, FXSAVE_SIZE as u64, 16, Access::Read)?;
+    let linear = fxsave_area(core, op, Access::Read)?;
     let mut area = [0; FXSAVE_SIZE];
     core.read_bytes(world, linear, &mut area, op.seg)?;
     let count = xmm_count(core);
