@@ -2,8 +2,8 @@
 
 use iced_x86::{EncodingKind, Instruction, InstructionInfo, Mnemonic, OpAccess, OpKind, Register};
 
-use super::VectorState;
 use super::allow::StateClass;
+use super::lanes::{Lanes, is_packed, lanes};
 
 /// Direction of the memory operand, as the faults of the access are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,81 +47,6 @@ impl MemoryOperand {
     }
 }
 
-/// How the accessed bytes follow from registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lanes {
-    All,
-    /// Element i if bit i of the opmask register is set.
-    Opmask {
-        k: u8,
-        size: u8,
-    },
-    /// The whole operand if any of the first `lanes` bits of the opmask register is set (broadcasts).
-    AnyOpmask {
-        k: u8,
-        lanes: u8,
-    },
-    /// As many leading elements as there are bits set among the first `lanes` (compress and expand).
-    Packed {
-        k: u8,
-        size: u8,
-        lanes: u8,
-    },
-    /// Element i if the top bit of element i of a vector register is set.
-    Signs {
-        register: u8,
-        size: u8,
-    },
-    /// Byte i if the top bit of byte i of an MMX register is set.
-    MmxSigns {
-        register: u8,
-    },
-}
-
-impl Lanes {
-    /// A bit for each accessed byte.
-    pub(super) fn bytes(self, operand: usize, vector: &VectorState) -> u64 {
-        let all = low_bits(operand);
-        match self {
-            Self::All => all,
-            Self::Opmask { k, size } => spread(operand, size, |i| {
-                vector.k[usize::from(k & 7)] >> (i & 63) & 1 != 0
-            }),
-            Self::AnyOpmask { k, lanes } => {
-                if vector.k[usize::from(k & 7)] & low_bits(lanes.into()) != 0 {
-                    all
-                } else {
-                    0
-                }
-            }
-            Self::Packed { k, size, lanes } => {
-                let count = (vector.k[usize::from(k & 7)] & low_bits(lanes.into())).count_ones();
-                all & low_bits(count as usize * usize::from(size))
-            }
-            Self::Signs { register, size } => spread(operand, size, |i| {
-                let bits = usize::from(size) * 8;
-                vector.zmm[usize::from(register & 31)].lane(size.into(), i) >> (bits - 1) & 1 != 0
-            }),
-            Self::MmxSigns { register } => {
-                let value = vector.x87.mmx(register.into());
-                spread(operand, 1, |i| value >> (i * 8 + 7) & 1 != 0)
-            }
-        }
-    }
-}
-
-fn low_bits(n: usize) -> u64 {
-    if n >= 64 { u64::MAX } else { (1 << n) - 1 }
-}
-
-fn spread(operand: usize, size: u8, enabled: impl Fn(usize) -> bool) -> u64 {
-    let size = usize::from(size.max(1));
-    let element = low_bits(size);
-    (0..operand.min(64) / size)
-        .filter(|&i| enabled(i))
-        .fold(0, |bytes, i| bytes | element << (i * size))
-}
-
 /// The memory operand of an allowed instruction; `Err` if it has none that a step can stand for.
 pub(super) fn memory_operand(
     instr: &Instruction,
@@ -154,7 +79,7 @@ pub(super) fn memory_operand(
     if size == 0 || size > 128 {
         return Err(());
     }
-    let direction = match info.op_access(op) {
+    let mut direction = match info.op_access(op) {
         OpAccess::Read | OpAccess::CondRead => Direction::Read,
         OpAccess::Write | OpAccess::CondWrite => Direction::Write,
         OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
@@ -167,8 +92,12 @@ pub(super) fn memory_operand(
         }
         _ => return Err(()),
     };
-    let size = if counts_shift(instr) { 8 } else { size };
+    let size = if reads_half(instr) { 8 } else { size };
     let lanes = lanes(instr, size);
+    if lanes == Lanes::All && instr.op_mask() != Register::None && direction == Direction::Write {
+        // Every byte must be writable, and some keep what they hold.
+        direction = Direction::ReadWrite;
+    }
     if lanes != Lanes::All && size > 64 {
         return Err(());
     }
@@ -182,16 +111,29 @@ pub(super) fn memory_operand(
     }))
 }
 
-/// Does the memory operand say by how much a whole vector is shifted? AMD's processors read only the half that counts,
-/// as a misaligned operand at a page's end shows.
-fn counts_shift(instr: &Instruction) -> bool {
+/// Is only the low half of the memory operand of consequence? AMD's processors read no more in the legacy encoding, as a
+/// misaligned operand at a page's end shows.
+fn reads_half(instr: &Instruction) -> bool {
     use Mnemonic::*;
     is_amd()
         && instr.memory_size().size() == 16
         && instr.op_kind(instr.op_count() - 1) == OpKind::Memory
         && matches!(
             instr.mnemonic(),
-            Psllw | Pslld | Psllq | Psrlw | Psrld | Psrlq | Psraw | Psrad
+            Psllw
+                | Pslld
+                | Psllq
+                | Psrlw
+                | Psrld
+                | Psrlq
+                | Psraw
+                | Psrad
+                | Punpcklbw
+                | Punpcklwd
+                | Punpckldq
+                | Punpcklqdq
+                | Unpcklps
+                | Unpcklpd
         )
 }
 
@@ -211,10 +153,12 @@ fn is_amd() -> bool {
 /// What the alignment check wants: the size of what is accessed at once, 16 bytes at most.
 fn checked(instr: &Instruction, lanes: Lanes, size: usize) -> u8 {
     match lanes {
-        // No byte of these is accessed with another.
         Lanes::Signs { .. } | Lanes::MmxSigns { .. } => 1,
-        Lanes::Opmask { size, .. } | Lanes::Packed { size, .. } => size,
-        Lanes::All | Lanes::AnyOpmask { .. } => match size {
+        Lanes::Opmask { size, .. } | Lanes::Packed { size, .. } | Lanes::Repeated { size, .. } => size,
+        Lanes::All if is_packed(instr) && instr.op0_kind() == OpKind::Memory => {
+            instr.memory_size().element_size().max(1) as u8
+        }
+        Lanes::All => match size {
             1 | 2 | 4 | 8 => size as u8,
             10 => 8,
             14 | 94 => 2,
@@ -241,9 +185,18 @@ fn alignment(instr: &Instruction, class: StateClass, size: usize) -> u8 {
             Movups | Movupd | Movdqu | Lddqu | Maskmovdqu | Pcmpestri | Pcmpestri64 | Pcmpestrm
             | Pcmpestrm64 | Pcmpistri | Pcmpistrm => 1,
             Cmpxchg16b => 16,
-            Sha1rnds4 | Sha1nexte | Sha1msg1 | Sha1msg2 | Sha256rnds2 | Sha256msg1 | Sha256msg2 if is_amd() => 1,
-            // A shift's count is part of an operand as long as the others.
-            _ if size >= 8 && instr.memory_size().size() == 16 && matches!(class, StateClass::Sse | StateClass::MmxSse) => 16,
+            Sha1rnds4 | Sha1nexte | Sha1msg1 | Sha1msg2 | Sha256rnds2 | Sha256msg1 | Sha256msg2
+                if is_amd() =>
+            {
+                1
+            }
+            // Half an operand has to be aligned like a whole one.
+            _ if size >= 8
+                && instr.memory_size().size() == 16
+                && matches!(class, StateClass::Sse | StateClass::MmxSse) =>
+            {
+                16
+            }
             _ => 1,
         },
         _ => match instr.mnemonic() {
@@ -251,117 +204,5 @@ fn alignment(instr: &Instruction, class: StateClass, size: usize) -> u8 {
             | Vmovntdqa => size as u8,
             _ => 1,
         },
-    }
-}
-
-fn lanes(instr: &Instruction, size: usize) -> Lanes {
-    use Mnemonic::*;
-    match instr.mnemonic() {
-        Vmaskmovps | Vmaskmovpd | Vpmaskmovd | Vpmaskmovq => {
-            let wide = matches!(instr.mnemonic(), Vmaskmovpd | Vpmaskmovq);
-            let register = instr.op1_register().number() as u8;
-            return Lanes::Signs {
-                register,
-                size: if wide { 8 } else { 4 },
-            };
-        }
-        Maskmovdqu | Vmaskmovdqu => {
-            return Lanes::Signs {
-                register: instr.op2_register().number() as u8,
-                size: 1,
-            };
-        }
-        Maskmovq => {
-            return Lanes::MmxSigns {
-                register: instr.op2_register().number() as u8,
-            };
-        }
-        _ => {}
-    }
-    if instr.op_mask() == Register::None || instr.op_mask() == Register::K0 {
-        return Lanes::All;
-    }
-    let k = instr.op_mask().number() as u8;
-    let element = instr.memory_size().element_size().max(1);
-    let name = format!("{:?}", instr.mnemonic());
-    let vector_size = (0..instr.op_count())
-        .filter(|&i| instr.op_kind(i) == OpKind::Register && instr.op_register(i).is_vector_register())
-        .map(|i| instr.op_register(i).size())
-        .max()
-        .unwrap_or(64);
-    if name.starts_with("Vpcompress") || name.starts_with("Vcompress") || name.contains("expand") {
-        return Lanes::Packed {
-            k,
-            size: element as u8,
-            lanes: (size / element) as u8,
-        };
-    }
-    if instr.is_broadcast() || name.contains("broadcast") {
-        return Lanes::AnyOpmask {
-            k,
-            lanes: broadcast_lanes(instr)
-                .unwrap_or(vector_size / element)
-                .min(64) as u8,
-        };
-    }
-    if reads_all(&name, instr) {
-        return Lanes::All;
-    }
-    Lanes::Opmask {
-        k,
-        size: mask_element(&name, element) as u8,
-    }
-}
-
-/// How often an embedded broadcast repeats its element.
-fn broadcast_lanes(instr: &Instruction) -> Option<usize> {
-    let code = instr.op_code();
-    let (whole, element) = (
-        code.memory_size().size(),
-        code.broadcast_memory_size().size(),
-    );
-    (instr.is_broadcast() && element != 0).then(|| whole / element)
-}
-
-/// Masked forms that access their whole operand whatever the mask (the manual's exception types with the suffix NF, "no
-/// fault suppression", and the shuffles, whose lanes are not the memory elements).
-fn reads_all(name: &str, instr: &Instruction) -> bool {
-    const STEMS: [&str; 22] = [
-        "Valign",
-        "Vdbpsadbw",
-        "Vpack",
-        "Vpalignr",
-        "Vperm",
-        "Vpmaddubsw",
-        "Vpmaddwd",
-        "Vpmultishift",
-        "Vpsadbw",
-        "Vpshufb",
-        "Vpshufd",
-        "Vpshufhw",
-        "Vpshuflw",
-        "Vpunpck",
-        "Vshuf",
-        "Vunpck",
-        "Vinsert",
-        "Vpconflict",
-        "Vgf2p8",
-        "Vmovddup",
-        "Vmovshdup",
-        "Vmovsldup",
-    ];
-    let shift_by_count = ["Vpsll", "Vpsrl", "Vpsra"].iter().any(|s| name.starts_with(s))
-        && !name.starts_with("Vpsllv")
-        && !name.starts_with("Vpsrlv")
-        && !name.starts_with("Vpsrav");
-    shift_by_count && instr.op_kind(1) == OpKind::Register || STEMS.iter().any(|s| name.starts_with(s))
-}
-
-/// The size of what one mask bit stands for, where that is not the element that memory is described by.
-fn mask_element(name: &str, element: usize) -> usize {
-    if name.starts_with("Vpdp") || name.starts_with("Vdpbf16") {
-        4
-    } else {
-        element
     }
 }

@@ -116,8 +116,18 @@ fn converts_to_integer(m: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(
         m,
-        Cvtss2si | Cvttss2si | Cvtsd2si | Cvttsd2si | Cvtps2pi | Cvttps2pi | Cvtpd2pi | Cvttpd2pi
-            | Vcvtss2si | Vcvttss2si | Vcvtsd2si | Vcvttsd2si
+        Cvtss2si
+            | Cvttss2si
+            | Cvtsd2si
+            | Cvttsd2si
+            | Cvtps2pi
+            | Cvttps2pi
+            | Cvtpd2pi
+            | Cvttpd2pi
+            | Vcvtss2si
+            | Vcvttss2si
+            | Vcvtsd2si
+            | Vcvttsd2si
     )
 }
 
@@ -246,10 +256,10 @@ fn cpuid(leaf: u32, register: usize) -> u32 {
 
 /// Do this mnemonic's forms read or write MXCSR? Over-inclusive by intent: a needless load costs nanoseconds.
 pub(super) fn uses_mxcsr(instr: &Instruction) -> bool {
-    const STEMS: [&str; 31] = [
+    const STEMS: [&str; 32] = [
         "add", "sub", "mul", "div", "sqrt", "min", "max", "cmp", "comi", "ucomi", "cvt", "fm", "fnm", "fcm",
         "rndscale", "reduce", "range", "getexp", "getmant", "fixup", "scale", "hadd", "hsub", "dpp", "rcp",
-        "rsqrt", "round", "exp2", "frcz", "dpbf16", "bcstne",
+        "rsqrt", "round", "exp2", "frcz", "dpbf16", "bcstne", "fpclass",
     ];
     let class = class(instr);
     if matches!(class, StateClass::General | StateClass::X87 | StateClass::Mmx) {

@@ -114,7 +114,27 @@ impl Indexed {
     /// A gather's element has been loaded.
     pub fn loaded(&self, vector: &mut VectorState, lane: usize, value: u64) {
         vector.zmm[self.data].set_lane(self.element.into(), lane, value);
+        if matches!(self.mask, Mask::Opmask(_)) {
+            // Until it is complete, as much is written as there are indices.
+            self.clear_above(vector, self.element.max(self.index_size));
+        }
         self.done(vector, lane);
+    }
+
+    /// All lanes before this one are behind: what a fault of this one leaves of the mask.
+    pub fn reach(&self, vector: &mut VectorState, lane: usize) {
+        if let Mask::Vector(register) = self.mask {
+            for done in 0..lane {
+                vector.zmm[register & 31].set_lane(self.element.into(), done, 0);
+            }
+        }
+    }
+
+    /// Clears the destination above its lanes, so many bytes wide.
+    fn clear_above(&self, vector: &mut VectorState, lane: u8) {
+        let mut whole = vector.zmm[self.data].to_bytes();
+        whole[usize::from(self.lanes) * usize::from(lane)..].fill(0);
+        vector.zmm[self.data] = Zmm::from_bytes(&whole);
     }
 
     /// A lane is complete: its mask element is cleared.
@@ -134,9 +154,7 @@ impl Indexed {
             Mask::Vector(register) => vector.zmm[register & 31] = Zmm::default(),
         }
         if !self.scatter {
-            let mut whole = vector.zmm[self.data].to_bytes();
-            whole[usize::from(self.lanes) * usize::from(self.element)..].fill(0);
-            vector.zmm[self.data] = Zmm::from_bytes(&whole);
+            self.clear_above(vector, self.element);
         }
     }
 }

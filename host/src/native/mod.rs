@@ -20,14 +20,14 @@
 //!
 //! Not supported: anything privileged, control flow, stack, string, LOCK prefixes and XCHG with memory (atomicity is the
 //! caller's), divisions (their #DE would be a host signal), VSIB operands, AMX, and features the host lacks. x87 state is
-//! exact down to the contents of empty registers. A real underflow trap also fires on exact tiny results, which is not seen
-//! here when underflow is unmasked in MXCSR.
+//! exact down to the contents of empty registers. SIMD floating-point exceptions are real ones, caught by the signal handlers.
 
 mod access;
 mod allow;
 mod arena;
 mod compile;
 pub mod gather;
+mod lanes;
 mod state;
 mod step;
 mod thunk;

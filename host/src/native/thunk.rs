@@ -13,7 +13,10 @@
 use std::mem::offset_of;
 
 use iced_x86::code_asm::*;
-use iced_x86::{BlockEncoderOptions, EncodingKind, Instruction, InstructionInfo, OpAccess, OpKind, Register, RoundingControl};
+use iced_x86::{
+    BlockEncoderOptions, EncodingKind, Instruction, InstructionInfo, OpAccess, OpKind, Register,
+    RoundingControl,
+};
 
 use super::allow::is_mask_move;
 use super::state::{Image, X87};
@@ -461,11 +464,7 @@ fn enter_mxcsr(a: &mut CodeAssembler, roles: &Roles) -> Result<(), Unsupported> 
 }
 
 /// Reads MXCSR back and restores the host's control bits if they differ (its flags belong to nobody across a call).
-fn leave_mxcsr(
-    a: &mut CodeAssembler,
-    roles: &Roles,
-    scratch: AsmRegister32,
-) -> Result<(), Unsupported> {
+fn leave_mxcsr(a: &mut CodeAssembler, roles: &Roles, scratch: AsmRegister32) -> Result<(), Unsupported> {
     let mut same = a.create_label();
     a.stmxcsr(dword_ptr(roles.frame + offset_of!(NativeFrame, out_mxcsr)))?;
     a.mov(

@@ -74,10 +74,7 @@ impl Control {
 
     /// Do FWAIT-like checks for a pending exception precede it?
     pub(super) fn waits(self) -> bool {
-        matches!(
-            self,
-            Self::Fldcw | Self::Fldenv(_) | Self::Frstor(_) | Self::Wait
-        )
+        matches!(self, Self::Fldcw | Self::Fldenv(_) | Self::Frstor(_) | Self::Wait)
     }
 
     pub(super) fn run(

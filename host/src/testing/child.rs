@@ -281,14 +281,7 @@ extern "C" fn on_exception(_: i32, _: *mut libc::siginfo_t, context: *mut libc::
     let told = unsafe {
         call(
             SYS_WRITE,
-            [
-                REPORTS.load(Relaxed) as u64,
-                (&raw const byte) as u64,
-                1,
-                0,
-                0,
-                0,
-            ],
+            [REPORTS.load(Relaxed) as u64, (&raw const byte) as u64, 1, 0, 0, 0],
         )
     };
     let mut byte = 0u8;
@@ -296,14 +289,7 @@ extern "C" fn on_exception(_: i32, _: *mut libc::siginfo_t, context: *mut libc::
     let asked = unsafe {
         call(
             SYS_READ,
-            [
-                COMMANDS.load(Relaxed) as u64,
-                (&raw mut byte) as u64,
-                1,
-                0,
-                0,
-                0,
-            ],
+            [COMMANDS.load(Relaxed) as u64, (&raw mut byte) as u64, 1, 0, 0, 0],
         )
     };
     if told != 1 || asked != 1 {

@@ -200,4 +200,3 @@ impl Drop for Stack {
         let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), STACK) };
     }
 }
-

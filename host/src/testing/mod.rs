@@ -15,4 +15,3 @@ mod direct;
 mod tests;
 
 pub use direct::{Direct, Lost, Registers, Rights, Trap, Window};
-

@@ -46,7 +46,13 @@ pub fn cases(usual: usize) -> usize {
 }
 
 /// Tries every form of `family`, `cases` times each.
-pub fn run(family: Family, seed: u64, cases: usize, host: &mut dyn Executor, ours: &mut dyn Executor) -> Report {
+pub fn run(
+    family: Family,
+    seed: u64,
+    cases: usize,
+    host: &mut dyn Executor,
+    ours: &mut dyn Executor,
+) -> Report {
     let only = variable("RING3_FORMS");
     let mut report = Report::default();
     for form in of_family(family) {
@@ -63,8 +69,9 @@ pub fn run(family: Family, seed: u64, cases: usize, host: &mut dyn Executor, our
 
 /// FNV-1a.
 fn hash(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| {
+        (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 /// States tried with each encoding.
@@ -101,7 +108,15 @@ fn one_form(
         if !found.is_empty() {
             report.failed_cases += 1;
             if !failed && report.failures.len() < TOLD {
-                let text = describe(form, number, &encoded.instr, &encoded.bytes, &start, truth, &found);
+                let text = describe(
+                    form,
+                    number,
+                    &encoded.instr,
+                    &encoded.bytes,
+                    &start,
+                    truth,
+                    &found,
+                );
                 report.failures.push(text);
             }
             failed = true;
@@ -126,9 +141,11 @@ fn describe(
 ) -> String {
     let registers = &start.registers;
     format!(
-        "{form}, case {number}: {instr} ({bytes:02x?}) at {:#x}\n  host ended with {truth:x?}\n  from gpr {:x?} rflags {:#x} mxcsr {:#x} fcw {:#x} fsw {:#x} ftw {:#x}\n  {}\n",
+        "{form}, case {number}: {instr} ({bytes:02x?}) at {:#x}\n  host ended with {truth:x?}\n  from gpr {:x?} fs {:#x} gs {:#x} rflags {:#x} mxcsr {:#x} fcw {:#x} fsw {:#x} ftw {:#x}\n  {}\n",
         registers.rip,
         registers.gpr,
+        registers.fs_base,
+        registers.gs_base,
         registers.rflags,
         start.vector.mxcsr(),
         start.vector.x87.fcw(),
@@ -159,6 +176,10 @@ impl Report {
             self.failures.join("\n")
         );
         let partial = variable("RING3_FORMS").is_some();
-        assert!(partial || self.forms >= floor, "only {} forms were covered, not {floor}", self.forms);
+        assert!(
+            partial || self.forms >= floor,
+            "only {} forms were covered, not {floor}",
+            self.forms
+        );
     }
 }

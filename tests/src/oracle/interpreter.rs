@@ -67,12 +67,7 @@ impl Interpreter {
         (*state.vector).clone_from(&machine.vector);
         state.seg[CS] = flat(CODE3, 0xa0fb);
         state.seg[SS] = flat(DATA3, 0xc0f3);
-        for (seg, base) in [
-            (DS, 0),
-            (ES, 0),
-            (FS, registers.fs_base),
-            (GS, registers.gs_base),
-        ] {
+        for (seg, base) in [(DS, 0), (ES, 0), (FS, registers.fs_base), (GS, registers.gs_base)] {
             state.seg[seg] = Segment {
                 base,
                 ..Segment::null(0)
@@ -155,10 +150,7 @@ fn descriptors(world: &mut TestWorld) {
         let target = KERNEL + HANDLERS + vector;
         // INT3 and INTO are for level 3 to use.
         let access = if matches!(vector, 3 | 4) { 0xee } else { 0x8e };
-        let low = target & 0xffff
-            | u64::from(CODE0) << 16
-            | access << 40
-            | (target >> 16 & 0xffff) << 48;
+        let low = target & 0xffff | u64::from(CODE0) << 16 | access << 40 | (target >> 16 & 0xffff) << 48;
         world.poke64(IDT + 16 * vector, low);
         world.poke64(IDT + 16 * vector + 8, target >> 32);
         world.poke(HANDLERS + vector, &[0xf4]);
@@ -185,10 +177,7 @@ fn page_tables(world: &mut TestWorld) {
         };
         for n in 0..window.pages as u64 {
             let page = MEMORY + (window.page as u64 + n) * PAGE;
-            world.poke64(
-                table(5) + index(window.address + n * PAGE, 0),
-                page | rights,
-            );
+            world.poke64(table(5) + index(window.address + n * PAGE, 0), page | rights);
         }
     }
 }
@@ -214,4 +203,3 @@ fn system_registers(state: &mut State) {
         attributes: Attributes(0x8b),
     };
 }
-

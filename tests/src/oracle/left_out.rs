@@ -14,7 +14,17 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
         "privileged: at level 3 there is nothing to compute",
     ),
     (
-        Which::Names(&[M::Syscall, M::Sysenter, M::Sysret, M::Sysexit, M::Int, M::Int1, M::Iret, M::Iretd, M::Iretq]),
+        Which::Names(&[
+            M::Syscall,
+            M::Sysenter,
+            M::Sysret,
+            M::Sysexit,
+            M::Int,
+            M::Int1,
+            M::Iret,
+            M::Iretd,
+            M::Iretq,
+        ]),
         "enters or leaves the operating system",
     ),
     (
@@ -24,42 +34,119 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
     (
         Which::Rule(|code| {
             code.op_code().op_kinds().contains(&K::seg_reg) && code.op_code().op0_kind() == K::seg_reg
-                || matches!(code.mnemonic(), M::Pop) && code.op_code().op_kinds().iter().any(|k| matches!(k, K::fs | K::gs))
-                || code.is_call_far_indirect() || code.is_jmp_far_indirect()
+                || matches!(code.mnemonic(), M::Pop)
+                    && code
+                        .op_code()
+                        .op_kinds()
+                        .iter()
+                        .any(|k| matches!(k, K::fs | K::gs))
+                || code.is_call_far_indirect()
+                || code.is_jmp_far_indirect()
         }),
         "loads a segment register: what it finds is the operating system's tables",
     ),
     (
         Which::Names(&[
-            M::Retf, M::Lss, M::Lfs, M::Lgs, M::Lar, M::Lsl, M::Verr, M::Verw, M::Sldt, M::Str, M::Sgdt, M::Sidt, M::Smsw,
+            M::Retf,
+            M::Lss,
+            M::Lfs,
+            M::Lgs,
+            M::Lar,
+            M::Lsl,
+            M::Verr,
+            M::Verw,
+            M::Sldt,
+            M::Str,
+            M::Sgdt,
+            M::Sidt,
+            M::Smsw,
         ]),
         "shows the operating system's tables, or UMIP's emulation of them",
     ),
     (
-        Which::Names(&[M::Cpuid, M::Rdtsc, M::Rdtscp, M::Rdpmc, M::Rdpru, M::Rdpid, M::Rdrand, M::Rdseed, M::Xgetbv]),
+        Which::Names(&[
+            M::Cpuid,
+            M::Rdtsc,
+            M::Rdtscp,
+            M::Rdpmc,
+            M::Rdpru,
+            M::Rdpid,
+            M::Rdrand,
+            M::Rdseed,
+            M::Xgetbv,
+        ]),
         "tells identity, time or chance, which are not the host's in a guest",
     ),
     (
         Which::Names(&[
-            M::Xsave, M::Xsave64, M::Xsaveopt, M::Xsaveopt64, M::Xsavec, M::Xsavec64, M::Xrstor, M::Xrstor64, M::Xsaves,
-            M::Xsaves64, M::Xrstors, M::Xrstors64,
+            M::Xsave,
+            M::Xsave64,
+            M::Xsaveopt,
+            M::Xsaveopt64,
+            M::Xsavec,
+            M::Xsavec64,
+            M::Xrstor,
+            M::Xrstor64,
+            M::Xsaves,
+            M::Xsaves64,
+            M::Xrstors,
+            M::Xrstors64,
         ]),
         "its image depends on which components the operating system has enabled and on what it has touched",
     ),
     (
-        Which::Names(&[M::Rdpkru, M::Wrpkru, M::Rdsspd, M::Rdsspq, M::Incsspd, M::Incsspq, M::Saveprevssp, M::Rstorssp,
-            M::Wrssd, M::Wrssq, M::Setssbsy, M::Clrssbsy, M::Xbegin, M::Xend, M::Xabort, M::Xtest, M::Xsusldtrk, M::Xresldtrk]),
+        Which::Names(&[
+            M::Rdpkru,
+            M::Wrpkru,
+            M::Rdsspd,
+            M::Rdsspq,
+            M::Incsspd,
+            M::Incsspq,
+            M::Saveprevssp,
+            M::Rstorssp,
+            M::Wrssd,
+            M::Wrssq,
+            M::Setssbsy,
+            M::Clrssbsy,
+            M::Xbegin,
+            M::Xend,
+            M::Xabort,
+            M::Xtest,
+            M::Xsusldtrk,
+            M::Xresldtrk,
+        ]),
         "protection keys, shadow stacks and transactions are not offered to guests",
     ),
     (
-        Which::Names(&[M::Vmcall, M::Vmmcall, M::Vmfunc, M::Vmgexit, M::Monitor, M::Mwait, M::Monitorx, M::Mwaitx,
-            M::Umonitor, M::Umwait, M::Tpause, M::Enclu, M::Clzero, M::Mcommit, M::Serialize]),
+        Which::Names(&[
+            M::Vmcall,
+            M::Vmmcall,
+            M::Vmfunc,
+            M::Vmgexit,
+            M::Monitor,
+            M::Mwait,
+            M::Monitorx,
+            M::Mwaitx,
+            M::Umonitor,
+            M::Umwait,
+            M::Tpause,
+            M::Enclu,
+            M::Clzero,
+            M::Mcommit,
+            M::Serialize,
+        ]),
         "speaks to a hypervisor or a machine, or is not offered to guests",
     ),
     (
         Which::Rule(|code| {
-            code.op_code().op_kinds().iter().any(|k| matches!(k, K::br16_1 | K::br16_2 | K::brdisp_2 | K::brdisp_4))
-                || matches!(code, Code::Retnw | Code::Retnw_imm16 | Code::Jmp_rm16 | Code::Call_rm16)
+            code.op_code()
+                .op_kinds()
+                .iter()
+                .any(|k| matches!(k, K::br16_1 | K::br16_2 | K::brdisp_2 | K::brdisp_4))
+                || matches!(
+                    code,
+                    Code::Retnw | Code::Retnw_imm16 | Code::Jmp_rm16 | Code::Call_rm16
+                )
                 || code.flow_control() != FlowControl::Next && code.op_code().operand_size() == 16
         }),
         "an operand-size prefix on a near branch: Intel's processors ignore it and AMD's do not",

@@ -236,7 +236,11 @@ pub fn target(rng: &mut Rng, rip: u64, short: bool) -> u64 {
 /// A place in the code pages that the instruction at `rip` does not occupy.
 pub fn away(rng: &mut Rng, rip: u64) -> u64 {
     let at = CODE + rng.u64(..8000);
-    if (rip..rip + 16).contains(&at) { rip + 16 } else { at }
+    if (rip..rip + 16).contains(&at) {
+        rip + 16
+    } else {
+        at
+    }
 }
 
 fn prefixes(rng: &mut Rng, instr: &mut Instruction, form: &Form) {

@@ -12,18 +12,23 @@ pub struct Operand {
     index: Register,
     scale: u32,
     displacement: u64,
+    /// Size of an index in bits, where the index is a vector.
+    index_bits: u32,
     /// Address size in bits.
     bits: u32,
     /// The address, where the encoding alone decides it.
     fixed: Option<u64>,
 }
 
-/// How wide the elements of a vector of indices are, for kinds that have one.
-fn vector_index(kind: K) -> Option<Register> {
+/// The first register for a vector of indices, and how wide its elements are, for kinds that have one.
+fn vector_index(kind: K) -> Option<(Register, u32)> {
     Some(match kind {
-        K::mem_vsib32x | K::mem_vsib64x => Register::XMM0,
-        K::mem_vsib32y | K::mem_vsib64y => Register::YMM0,
-        K::mem_vsib32z | K::mem_vsib64z => Register::ZMM0,
+        K::mem_vsib32x => (Register::XMM0, 32),
+        K::mem_vsib32y => (Register::YMM0, 32),
+        K::mem_vsib32z => (Register::ZMM0, 32),
+        K::mem_vsib64x => (Register::XMM0, 64),
+        K::mem_vsib64y => (Register::YMM0, 64),
+        K::mem_vsib64z => (Register::ZMM0, 64),
         _ => return None,
     })
 }
@@ -39,6 +44,7 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64
         index: Register::None,
         scale: 1,
         displacement: 0,
+        index_bits: 0,
         bits,
         fixed: None,
     };
@@ -75,7 +81,8 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64
         }
         _ => {}
     }
-    if let Some(vector) = vsib {
+    if let Some((vector, index_bits)) = vsib {
+        op.index_bits = index_bits;
         let registers = if rng.bool() { 16 } else { 32 };
         op.index = vector + rng.u32(0..registers);
         op.scale = 1 << rng.u32(0..4);
@@ -158,7 +165,7 @@ impl Operand {
         }
         let offset = at.wrapping_sub(*base).wrapping_sub(self.displacement);
         if self.index.is_vector_register() {
-            self.scatter_indices(rng, machine);
+            self.scatter_indices(rng, machine, segment);
         }
         let gpr = &mut machine.registers.gpr;
         let mask = if self.bits == 32 { 0xffff_ffff } else { u64::MAX };
@@ -180,21 +187,21 @@ impl Operand {
         }
     }
 
-    /// Small distances for all elements, of either size.
-    fn scatter_indices(&self, rng: &mut Rng, machine: &mut Machine) {
+    /// Small distances for all elements, and seldom a large one.
+    fn scatter_indices(&self, rng: &mut Rng, machine: &mut Machine, segment: Register) {
         let register = &mut machine.vector.zmm[self.index.number() & 31];
-        let narrow = rng.bool();
         for word in &mut register.0 {
             let mut step = || rng.i64(-40..40) as u64;
-            *word = if narrow {
+            *word = if self.index_bits == 32 {
                 step() & 0xffff_ffff | step() << 32
             } else {
                 step()
             };
         }
-        let (lane, far) = (rng.usize(..8), values::integer(rng));
-        if rng.u8(..) < 20 {
-            register.0[lane] = far;
+        // With a segment's base, processors differ in which sums they call canonical.
+        let based = matches!(segment, Register::FS | Register::GS);
+        if !based && rng.u8(..) < 20 {
+            register.0[rng.usize(..8)] = values::integer(rng);
         }
     }
 }

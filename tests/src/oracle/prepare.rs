@@ -37,17 +37,17 @@ pub fn before(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
                 machine.registers.gpr[RBP] = target(rng, 8);
             }
         }
-        M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz => {
-            if rng.bool() {
-                machine.registers.gpr[RCX] = rng.u64(..3) | u64::from(rng.bool()) << 32;
-            }
+        M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz if rng.bool() => {
+            machine.registers.gpr[RCX] = rng.u64(..3) | u64::from(rng.bool()) << 32;
         }
         M::Jmp | M::Call if instr.op0_kind() == OpKind::Register => {
             machine.registers.gpr[instr.op0_register().number() & 15] = away(rng, encoded.rip);
         }
         _ => {}
     }
-    if rng.u8(..) < 6 {
+    // In which pieces a masked move checks its alignment is each processor's affair.
+    let masked = matches!(instr.mnemonic(), M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu);
+    if rng.u8(..) < 6 && !masked {
         machine.registers.rflags |= AC;
     }
 }
@@ -85,7 +85,8 @@ pub fn after(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine, at: Option
             _ => {}
         }
     } else if instr.mnemonic() == M::Cmpxchg && rng.bool() && instr.op0_kind() == OpKind::Register {
-        machine.registers.gpr[RAX] = machine.registers.gpr[instr.op0_register().full_register().number() & 15];
+        machine.registers.gpr[RAX] =
+            machine.registers.gpr[instr.op0_register().full_register().number() & 15];
     }
     match instr.mnemonic() {
         M::Ret => write(memory, top, &away(rng, encoded.rip).to_le_bytes()),
@@ -139,7 +140,20 @@ fn strings(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
         return;
     }
     if matches!(instr.mnemonic(), M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu) {
-        registers.gpr[RDI] = destination.wrapping_sub(base) | high;
+        // Of bytes that are not moved, processors may check some: all are in the page of those that are.
+        let inside = destination & !0xfff | rng.u64(16..4000);
+        registers.gpr[RDI] = inside.wrapping_sub(base) | high;
+        let mask = instr.op2_register().number();
+        if instr.mnemonic() == M::Maskmovq {
+            let top = usize::from(machine.vector.x87.fsw() >> 11);
+            let slot = mask.wrapping_sub(top) & 7;
+            let mut value = machine.vector.x87.st(slot);
+            value[rng.usize(..8)] |= 0x80;
+            machine.vector.x87.set_st(slot, value);
+        } else {
+            let value = machine.vector.zmm[mask].low() | 0x80 << (8 * rng.u32(..16));
+            machine.vector.zmm[mask].set_low(value);
+        }
         return;
     }
     if instr.has_rep_prefix() || instr.has_repne_prefix() {
@@ -192,4 +206,3 @@ fn packed_decimal(rng: &mut Rng, memory: &mut [u8], at: u64) {
     digits[9] = rng.u8(..2) << 7;
     write(memory, at, &digits);
 }
-

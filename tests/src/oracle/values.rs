@@ -97,7 +97,10 @@ pub fn float(rng: &mut Rng, exponent_bits: u32, fraction_bits: u32) -> u64 {
         10 => (near(rng, 2), any),
         11 => (near(rng, 40.min(bias as i64)), 0),
         12 => (near(rng, 66.min(bias as i64)), any),
-        13 => (near(rng, 20.min(bias as i64)), any & all << (fraction_bits / 2) & all),
+        13 => (
+            near(rng, 20.min(bias as i64)),
+            any & all << (fraction_bits / 2) & all,
+        ),
         14 => (rng.u64(..) % 4, any),
         15 => (top - 1 - rng.u64(..) % 4, any),
         _ => (near(rng, 8), any),
@@ -193,13 +196,14 @@ pub fn machine(rng: &mut Rng, memory: Vec<u8>) -> Machine {
         fs_base: base(rng),
         gs_base: base(rng),
     };
-    registers.gpr[4] = STACK + match rng.u8(..32) {
-        // Just above or below the page's ends.
-        0 => rng.u64(..16),
-        1 => PAGE - rng.u64(..16),
-        2 => rng.u64(..PAGE),
-        _ => 8 * rng.u64(40..PAGE / 8 - 40),
-    };
+    registers.gpr[4] = STACK
+        + match rng.u8(..32) {
+            // Just above or below the page's ends.
+            0 => rng.u64(..16),
+            1 => PAGE - rng.u64(..16),
+            2 => rng.u64(..PAGE),
+            _ => 8 * rng.u64(40..PAGE / 8 - 40),
+        };
     Machine {
         registers,
         vector: vector_state(rng),
@@ -207,9 +211,9 @@ pub fn machine(rng: &mut Rng, memory: Vec<u8>) -> Machine {
     }
 }
 
-/// A segment base that the kernel lets a process have.
+/// A segment base, below where a process has its own mappings.
 fn base(rng: &mut Rng) -> u64 {
-    integer(rng) & 0x7fff_fff0_ffff
+    integer(rng) & 0x3fff_ffff_ffff
 }
 
 /// Refills the memory around an address.

@@ -108,6 +108,20 @@ fn simd_exceptions_change_nothing_but_the_flags() {
 }
 
 #[test]
+fn exact_tiny_results_trap_when_underflow_does() {
+    let mut m = Machine::new();
+    let mulss = [0xf3, 0x0f, 0x59, 0xc1]; // mulss xmm0, xmm1
+    m.vector.zmm[0].set_low(0x0080_0000); // the smallest normal number
+    m.vector.zmm[1].set_low(0x3f00_0000); // a half
+    m.vector.set_mxcsr(0x1f80 & !0x800).unwrap(); // underflow unmasked
+    assert_eq!(m.run(&mulss), Outcome::SimdException);
+    assert_eq!((m.vector.zmm[0].low(), m.vector.mxcsr()), (0x0080_0000, 0x1790));
+    m.vector.set_mxcsr(0x1f80).unwrap();
+    assert_eq!(m.run(&mulss), Outcome::Done);
+    assert_eq!((m.vector.zmm[0].low(), m.vector.mxcsr()), (0x0040_0000, 0x1f80));
+}
+
+#[test]
 fn x87_stack_and_pending_exceptions() {
     let mut m = Machine::new();
     m.frame.x87_pointers.fip = 0x1234;

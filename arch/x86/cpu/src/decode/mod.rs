@@ -93,7 +93,7 @@ fn blank(instr: &Instruction, mode: &Mode, base: u64, start: u16) -> Op {
 fn memory_operand(instr: &Instruction, mode: &Mode, base: u64, op: &mut Op) {
     let base_register = instr.memory_base();
     let index_register = instr.memory_index();
-    op.seg = segment_slot(instr.memory_segment());
+    op.seg = segment_slot(segment(instr, mode));
     op.disp = instr.memory_displacement64();
     op.scale = instr.memory_index_scale().trailing_zeros() as u8;
     op.address_size = address_size(instr, mode);
@@ -139,6 +139,21 @@ fn address_size(instr: &Instruction, mode: &Mode) -> u8 {
             0 => mode.code_bits / 8,
             size => size as u8,
         }
+    }
+}
+
+/// The segment of the memory operand. 64-bit mode ignores prefixes that name others than FS and GS.
+fn segment(instr: &Instruction, mode: &Mode) -> Register {
+    let ignored = matches!(
+        instr.segment_prefix(),
+        Register::ES | Register::CS | Register::SS | Register::DS
+    );
+    if mode.code_bits != 64 || !ignored {
+        return instr.memory_segment();
+    }
+    match instr.memory_base() {
+        Register::RSP | Register::RBP | Register::ESP | Register::EBP => Register::SS,
+        _ => Register::DS,
     }
 }
 

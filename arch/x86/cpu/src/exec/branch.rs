@@ -90,7 +90,11 @@ pub fn call(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 
 pub fn call_indirect(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let target = indirect_target(core, op, world)?;
-    core.check_target(target)?;
+    if let Err(stop) = core.check_target(target) {
+        // What is wrong with the stack comes first.
+        core.probe_push(world, op.size)?;
+        return Err(stop);
+    }
     core.push(world, op.size, core.next_rip(op))?;
     core.state.rip = target;
     Ok(())

@@ -146,7 +146,7 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     };
     let linear = core.address(op, u64::from(memory.size), access)?;
     if touched != Some(0) {
-        check_alignment(core, &memory, linear)?;
+        check_alignment(core, &memory, linear, op.seg)?;
     }
     match touched {
         None => {
@@ -190,12 +190,13 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 
 /// What the operand itself demands, and then what RFLAGS.AC does.
 #[inline(always)]
-fn check_alignment(core: &Core, memory: &MemoryOperand, linear: u64) -> Step {
+fn check_alignment(core: &Core, memory: &MemoryOperand, linear: u64, seg: u8) -> Step {
     let misaligned = |by: u8| linear & (u64::from(by).max(1) - 1) != 0;
     if misaligned(memory.alignment) && !(memory.relaxed && core.state.vector.mxcsr() & MXCSR_MM != 0) {
         return Err(Fault::GP0.into());
     }
     if core.mmu.class() == Class::Checked && misaligned(memory.checked) {
+        core.check_canonical(linear, memory.size.into(), seg)?;
         return Err(Fault::AC0.into());
     }
     Ok(())
@@ -295,21 +296,16 @@ pub fn indexed(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         let size = u64::from(form.element);
         let access = if form.scatter { Access::Write } else { Access::Read };
         let linear = core.address(&element, size, access)?;
+        form.reach(&mut core.state.vector, lane);
+        // Alignment is not checked.
         if form.scatter {
-            let value = form.element(&core.state.vector, lane);
-            if size == 4 {
-                core.write::<u32>(world, linear, op.seg, value as u32)?;
-            } else {
-                core.write::<u64>(world, linear, op.seg, value)?;
-            }
+            let value = form.element(&core.state.vector, lane).to_le_bytes();
+            core.write_run(world, linear, &value[..size as usize], op.seg)?;
             form.done(&mut core.state.vector, lane);
         } else {
-            let value = if size == 4 {
-                u64::from(core.read::<u32>(world, linear, op.seg)?)
-            } else {
-                core.read::<u64>(world, linear, op.seg)?
-            };
-            form.loaded(&mut core.state.vector, lane, value);
+            let mut value = [0; 8];
+            core.read_run(world, linear, &mut value[..size as usize], op.seg)?;
+            form.loaded(&mut core.state.vector, lane, u64::from_le_bytes(value));
         }
     }
     form.finish(&mut core.state.vector);

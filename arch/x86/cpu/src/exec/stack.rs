@@ -33,6 +33,13 @@ impl Core {
         Ok(())
     }
 
+    /// Checks that a push of `size` bytes would succeed.
+    pub fn probe_push(&mut self, world: &mut dyn World, size: u8) -> Step {
+        let pointer = self.state.gpr[RSP].wrapping_sub(u64::from(size)) & self.stack_mask();
+        let linear = self.segmented(SS as u8, pointer, u64::from(size), Access::Write)?;
+        self.probe_write(world, linear, usize::from(size), SS as u8)
+    }
+
     /// Stores `size` bytes at `below` bytes below the stack pointer, without moving it.
     pub fn push_at(&mut self, world: &mut dyn World, size: u8, below: u64, value: u64) -> Step {
         let pointer = self.state.gpr[RSP].wrapping_sub(below) & self.stack_mask();

@@ -154,8 +154,9 @@ pub fn cmps<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     repeat(core, op, world, |core, op, world, _| {
         let from = core.source::<T>(op)?;
         let to = core.destination::<T>(op, Access::Read)?;
-        let a = core.read::<T>(world, from, op.seg)?;
+        // In the order in which processors find the faults.
         let b = core.read::<T>(world, to, ES as u8)?;
+        let a = core.read::<T>(world, from, op.seg)?;
         let ended = compare(core, op, a, b);
         let stride = core.stride::<T>();
         core.advance(RSI, op, stride);

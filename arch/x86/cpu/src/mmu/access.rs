@@ -334,8 +334,9 @@ impl Core {
         Ok(())
     }
 
+    /// #GP or #SS unless all bytes have canonical addresses.
     #[inline]
-    fn check_canonical(&self, linear: u64, size: usize, seg: u8) -> Step {
+    pub(crate) fn check_canonical(&self, linear: u64, size: usize, seg: u8) -> Step {
         if self.mode.code_bits == 64 {
             let last = linear.wrapping_add(size as u64 - 1);
             if !is_canonical(linear) || !is_canonical(last) {

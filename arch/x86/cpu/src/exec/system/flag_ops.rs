@@ -1,7 +1,6 @@
 //! CLI, STI, PUSHF, POPF, STAC, CLAC, with the virtual interrupt flag of VME and PVI.
 
 use crate::core::Attention;
-use crate::exec::frame::Frame;
 use crate::exec::iret::replace_flags;
 use crate::op::Op;
 use crate::state::{CR4_PVI, CR4_VME, flags};
@@ -87,17 +86,13 @@ pub fn pushf(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     } else {
         core.state.rflags() & !(flags::VM | flags::RF)
     };
-    let mut frame = Frame::current(core);
-    frame.push(core, world, op.size, image)?;
-    frame.commit(core);
-    Ok(())
+    core.push(world, op.size, image)
 }
 
 /// POPF, POPFD, POPFQ: `size` is the operand size.
 pub fn popf(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let virtualised = virtual_flags(core, op.size)?;
-    let mut frame = Frame::current(core);
-    let mut image = frame.pop(core, world, op.size)?;
+    let mut image = core.peek(world, op.size, 0)?;
     let mut mask = flags::ARITHMETIC | flags::TF | flags::DF | flags::NT;
     if virtualised {
         let wants = image & flags::IF != 0;
@@ -119,7 +114,7 @@ pub fn popf(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
             image &= !flags::RF;
         }
     }
-    frame.commit(core);
+    core.release(u64::from(op.size));
     if image & mask & flags::IF != 0 && !core.state.flags.has(flags::IF) {
         core.attention.0 |= Attention::WINDOW;
     }
