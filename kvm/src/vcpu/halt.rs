@@ -1,12 +1,15 @@
 //! A halted vCPU: polls for a while, as long as that has paid lately, then sleeps on its kick word.
 //!
-//! The window grows and shrinks by Linux's rules and with its defaults.
+//! The window grows and shrinks by Linux's rules and with its defaults. Where Linux stops polling as soon as another task
+//! wants the processor, here nobody polls while the VM's running vCPUs leave the host no processor to spare.
 
 use super::Vcpu;
 use super::kick::KickBits;
 use crate::arch::Arch;
 use ring3_host::time::{Monotonic, monotonic_now};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread::available_parallelism;
 
 /// The longest window where KVM_CAP_HALT_POLL does not set one.
 pub const DEFAULT_MOST_NS: u32 = 200_000;
@@ -47,6 +50,12 @@ impl HaltPoll {
     }
 }
 
+/// Whether a poller beside so many running vCPUs leaves a processor to the client's other threads, of which one may
+/// be about to end the halt.
+fn has_room(processors: usize, running: usize) -> bool {
+    running + 1 < processors
+}
+
 impl<A: Arch> Vcpu<A> {
     /// Returns when something was posted to the vCPU, a signal handler ran, or `deadline` has come. The caller looks at what
     /// it is, and halts again if it was nothing.
@@ -57,8 +66,8 @@ impl<A: Arch> Vcpu<A> {
         }
         let most = self.vm().halt_poll_most();
         let window = match polling {
-            Polling::Allowed => self.halt_poll.window(most),
-            Polling::Forbidden => 0,
+            Polling::Allowed if self.may_poll() => self.halt_poll.window(most),
+            _ => 0,
         };
         let start = monotonic_now();
         let mut polled_until = start;
@@ -95,6 +104,13 @@ impl<A: Arch> Vcpu<A> {
         }
     }
 
+    fn may_poll(&self) -> bool {
+        static PROCESSORS: OnceLock<usize> = OnceLock::new();
+        let processors = *PROCESSORS.get_or_init(|| available_parallelism().map_or(1, usize::from));
+        let seats = self.vm().seats().all();
+        has_room(processors, seats.iter().filter(|seat| seat.in_guest()).count())
+    }
+
     /// Wakes the vCPU if it is halted, from any thread.
     pub fn unhalt(&self) {
         self.seat().kick().post(KickBits::UNHALT);
@@ -104,6 +120,12 @@ impl<A: Arch> Vcpu<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_processor_stays_free() {
+        assert!(has_room(2, 0) && has_room(4, 2));
+        assert!(!has_room(1, 0) && !has_room(2, 1) && !has_room(4, 3));
+    }
 
     #[test]
     fn the_window_grows_with_short_halts_and_goes_with_long_ones() {
