@@ -46,6 +46,19 @@ pub fn realtime_now() -> Realtime {
     Realtime(nanoseconds(ClockId::Realtime))
 }
 
+/// The wall clock and the time stamp counter at one moment, as nearly as that can be had.
+pub fn realtime_and_tsc() -> (Realtime, u64) {
+    let read = || {
+        let before = host_tsc();
+        let now = realtime_now();
+        (host_tsc().wrapping_sub(before), now, before)
+    };
+    // A reading that was interrupted is longer than others.
+    let readings = [read(), read(), read()];
+    let (took, now, before) = readings.into_iter().min_by_key(|it| it.0).unwrap_or_else(read);
+    (now, before.wrapping_add(took / 2))
+}
+
 /// Nanoseconds that the calling thread ran.
 pub fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)

@@ -1,7 +1,8 @@
-//! Paravirtual features: the steal-time record, the flush of a sleeping vCPU's TLB, and the polling switch.
+//! Paravirtual features: the steal-time record, the flush of a sleeping vCPU's TLB, the polling switch, paired clocks.
 
 use crate::*;
 use ring3_client::VcpuExit;
+use ring3_uapi::cap::KVM_CAP_X86_DISABLE_EXITS;
 use ring3_uapi::x86::pv::*;
 use ring3_uapi::x86::*;
 use std::time::{Duration, Instant};
@@ -103,6 +104,84 @@ fn looks_twice(ram: &Memory, vcpu: &Vcpu) {
 /// Puts one of PAGES behind the window.
 fn show(ram: &Memory, page: usize) {
     ram.store(TABLE + 4 * WINDOW, &(PAGES[page] as u32 | 7)).unwrap();
+}
+
+/// Code for the same guest: a hypercall, then an exit.
+fn calls(number: u8, args: [u32; 2]) -> Vec<u8> {
+    // mov eax, number; mov ebx, args[0]; mov ecx, args[1]; vmmcall; out 0x10, al
+    let mut code = vec![0xb8, number, 0, 0, 0, 0xbb];
+    code.extend(args[0].to_le_bytes());
+    code.push(0xb9);
+    code.extend(args[1].to_le_bytes());
+    code.extend([0x0f, 0x01, 0xd9, 0xe6, 0x10]);
+    code
+}
+
+#[test]
+fn clocks_are_paired() {
+    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let ram = memory(0x10000);
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    looks_twice(&ram, &vcpu);
+    let call = |args| {
+        ram.write(CODE as usize, &calls(KVM_HC_CLOCK_PAIRING as u8, args))
+            .unwrap();
+        let regs = KvmRegs {
+            rip: CODE,
+            rflags: 2,
+            ..Default::default()
+        };
+        vcpu.set_regs(&regs).unwrap();
+        let exit = vcpu.run();
+        assert!(matches!(exit, Ok(VcpuExit::IoOut(_))), "{exit:?}");
+        vcpu.get_regs().unwrap().rax as u32
+    };
+    let seconds = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.unwrap().as_secs() as i64
+    };
+    let (before, tsc_before) = (seconds(), vcpu.get_msr(0x10).unwrap());
+    let answer = call([0xa000, 0]);
+    if answer == (KVM_EOPNOTSUPP as u32).wrapping_neg() {
+        eprintln!("skipped: clocks_are_paired: the host's clock is not its TSC");
+        return;
+    }
+    assert_eq!(answer, 0);
+    let pair: KvmClockPairing = ram.load(0xa000).unwrap();
+    assert!((before..=seconds()).contains(&pair.sec) && (0..1_000_000_000).contains(&pair.nsec));
+    assert!((tsc_before..=vcpu.get_msr(0x10).unwrap()).contains(&pair.tsc));
+    assert_eq!(call([0xa000, 1]), (KVM_EOPNOTSUPP as u32).wrapping_neg());
+    assert_eq!(call([0xf000_0000, 0]), (KVM_EFAULT as u32).wrapping_neg());
+}
+
+#[test]
+fn who_keeps_hlt_is_not_told_of_kicks() {
+    let (Some(kvm), Some(vm)) = (kvm(), vm()) else {
+        return;
+    };
+    let cpuid = kvm.supported_cpuid().unwrap();
+    let unhalt = |table: &[KvmCpuidEntry2]| {
+        let leaf = table.iter().find(|e| e.function == FEATURES);
+        leaf.is_some_and(|e| e.eax >> KVM_FEATURE_PV_UNHALT & 1 != 0)
+    };
+    let exits = kvm.check_extension(KVM_CAP_X86_DISABLE_EXITS).unwrap() as u64;
+    if !unhalt(&cpuid) || exits & KVM_X86_DISABLE_EXITS_HLT == 0 {
+        eprintln!("skipped: who_keeps_hlt_is_not_told_of_kicks: not offered");
+        return;
+    }
+    let with_exits = vm.create_vcpu(0).unwrap();
+    with_exits.set_cpuid2(&cpuid).unwrap();
+    assert!(unhalt(&with_exits.get_cpuid2().unwrap()));
+    let other = kvm.create_vm(0).unwrap();
+    let keeps = KVM_X86_DISABLE_EXITS_HLT;
+    other
+        .enable_cap(KVM_CAP_X86_DISABLE_EXITS, [keeps, 0, 0, 0])
+        .unwrap();
+    let without = other.create_vcpu(0).unwrap();
+    without.set_cpuid2(&cpuid).unwrap();
+    assert!(!unhalt(&without.get_cpuid2().unwrap()));
 }
 
 fn record(ram: &Memory) -> KvmStealTime {

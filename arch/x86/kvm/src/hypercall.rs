@@ -1,17 +1,22 @@
 //! KVM's hypercalls.
 //!
-//! Not supported: MAP_GPA_RANGE, SCHED_YIELD (its CPUID bit is absent), CLOCK_PAIRING.
+//! Not supported: MAP_GPA_RANGE, and SCHED_YIELD (its CPUID bit is absent).
 
-use ring3_uapi::x86::pv::{KVM_HC_KICK_CPU, KVM_HC_SEND_IPI, KVM_HC_VAPIC_POLL_IRQ};
+use ring3_host::addr::GuestPhys;
+use ring3_host::time::realtime_and_tsc;
+use ring3_uapi::x86::pv::*;
 use ring3_x86_cpu::State;
 use ring3_x86_cpu::state::{RAX, RBX, RCX, RDX, RSI};
+use zerocopy::IntoBytes;
 
 use crate::cpuid::features::pv;
 use crate::vcpu::{Unit, X86Vcpu};
 
-/// What hypercalls answer: the guest's error numbers.
-const ENOSYS: u64 = -1000i64 as u64;
-const EPERM: u64 = -1i64 as u64;
+// What hypercalls answer: the guest's error numbers.
+const ENOSYS: u64 = KVM_ENOSYS.wrapping_neg();
+const EPERM: u64 = KVM_EPERM.wrapping_neg();
+const EFAULT: u64 = KVM_EFAULT.wrapping_neg();
+const EOPNOTSUPP: u64 = KVM_EOPNOTSUPP.wrapping_neg();
 
 /// VMCALL or VMMCALL: number and arguments from the registers, the answer to RAX.
 pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) {
@@ -29,6 +34,7 @@ pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) {
     } else {
         dispatch(vcpu, unit, number, args, wide)
     };
+    vcpu.stats().hypercalls.add(1);
     state.gpr[RAX] = if wide { answer } else { answer & 0xffff_ffff };
 }
 
@@ -43,10 +49,29 @@ fn dispatch(vcpu: &X86Vcpu, unit: &mut Unit, number: u64, args: [u64; 4], wide: 
             crate::apic::unhalt(vcpu.vm(), args[1] as u32);
             0
         }
+        Ok(KVM_HC_CLOCK_PAIRING) => pair_clocks(vcpu, unit, GuestPhys(args[0]), args[1]),
         Ok(KVM_HC_SEND_IPI) if has(unit, pv::PV_SEND_IPI) => {
             let width = if wide { 64 } else { 32 };
             crate::apic::send_ipis(vcpu, [args[0], args[1]], args[2] as u32, args[3], width)
         }
         _ => ENOSYS,
+    }
+}
+
+/// Writes the host's wall clock and the guest's TSC at one moment.
+fn pair_clocks(vcpu: &X86Vcpu, unit: &Unit, at: GuestPhys, clock: u64) -> u64 {
+    if clock != KVM_CLOCK_PAIRING_WALLCLOCK {
+        return EOPNOTSUPP;
+    }
+    let (now, tsc) = realtime_and_tsc();
+    let pair = KvmClockPairing {
+        sec: (now.0 / 1_000_000_000) as i64,
+        nsec: (now.0 % 1_000_000_000) as i64,
+        tsc: unit.tsc.at(tsc),
+        ..KvmClockPairing::default()
+    };
+    match crate::vm::write_guest(vcpu.vm(), at, pair.as_bytes()) {
+        Ok(()) => 0,
+        Err(_) => EFAULT,
     }
 }

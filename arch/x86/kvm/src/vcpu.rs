@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use ring3_kvm::Errno;
 use ring3_kvm::memory::SlotsView;
 use ring3_kvm::vcpu::{Request, Seat, Vcpu};
-use ring3_uapi::x86::KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
+use ring3_uapi::x86::{KVM_X86_DISABLE_EXITS_HLT, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS};
 use ring3_uapi::{KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
 use ring3_x86_cpu::state::{CR4_OSXSAVE, RDX};
 use ring3_x86_cpu::{Cpu, Features as Instructions, State};
@@ -102,6 +102,10 @@ impl VcpuState {
                 .find(leaf, subleaf)
                 .map_or([0; 4], |entry| entry.regs)
         });
+        // Who has HLT for itself is not woken by a call.
+        if vcpu.vm().arch().settings.disabled_exits.load(Relaxed) & KVM_X86_DISABLE_EXITS_HLT != 0 {
+            self.unit.cpuid.hide_pv(features::pv::PV_UNHALT);
+        }
         // As in Linux: unless this quirk is off, MONITOR and MWAIT do nothing where they do not exist.
         let quirks = vcpu.vm().arch().settings.disabled_quirks.load(Relaxed);
         if quirks & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS == 0 {

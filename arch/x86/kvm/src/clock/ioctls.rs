@@ -1,6 +1,6 @@
 //! The client's side of time: KVM_GET/SET_CLOCK, KVM_GET/SET_TSC_KHZ, KVM_KVMCLOCK_CTRL, the TSC attributes.
 
-use ring3_host::time::{host_tsc, realtime_now};
+use ring3_host::time::{realtime_and_tsc, realtime_now};
 use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
 use ring3_uapi::KvmDeviceAttr;
@@ -15,7 +15,7 @@ use crate::vm::X86Vm;
 
 /// KVM_GET_CLOCK.
 pub fn get_clock(vm: &X86Vm, arg: UserPtr) -> Result<i64, Errno> {
-    let tsc = host_tsc();
+    let (realtime, tsc) = realtime_and_tsc();
     let stable = if vm.arch().tsc.together() {
         KVM_CLOCK_TSC_STABLE
     } else {
@@ -24,7 +24,7 @@ pub fn get_clock(vm: &X86Vm, arg: UserPtr) -> Result<i64, Errno> {
     arg.write(&KvmClockData {
         clock: vm.arch().clock.at(tsc),
         flags: stable | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC,
-        realtime: realtime_now().0,
+        realtime: realtime.0,
         host_tsc: tsc,
         ..KvmClockData::default()
     })?;

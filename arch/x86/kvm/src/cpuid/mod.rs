@@ -119,16 +119,27 @@ impl Table {
         })
     }
 
+    /// The leaf of the paravirtual features, if the guest sees the KVM signature.
+    fn pv_leaf(&self) -> Option<u32> {
+        let has_signature = |base: &u32| self.find(*base, 0).is_some_and(|e| e.regs[1..] == KVM_SIGNATURE);
+        let base = (0..0x100u32)
+            .map(|i| 0x4000_0000 + i * 0x100)
+            .find(has_signature)?;
+        Some(base | (KVM_FEATURES_LEAF & 0xff))
+    }
+
     /// The paravirtual features the client enabled, if the guest sees the KVM signature.
     pub fn pv_features(&self) -> Option<u32> {
-        (0..0x100u32).map(|i| 0x4000_0000 + i * 0x100).find_map(|base| {
-            let e = self.find(base, 0)?;
-            if e.regs[1..] != KVM_SIGNATURE {
-                return None;
-            }
-            let leaf = base | (KVM_FEATURES_LEAF & 0xff);
-            Some(self.find(leaf, 0).map_or(0, |e| e.regs[0]))
-        })
+        let leaf = self.pv_leaf()?;
+        Some(self.find(leaf, 0).map_or(0, |e| e.regs[0]))
+    }
+
+    /// Takes a paravirtual feature away that the VM's settings exclude.
+    pub fn hide_pv(&mut self, bit: u32) {
+        let Some(leaf) = self.pv_leaf() else { return };
+        for entry in self.entries.iter_mut().filter(|e| e.function == leaf) {
+            entry.regs[0] &= !(1 << bit);
+        }
     }
 
     /// Executes CPUID.
