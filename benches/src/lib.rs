@@ -21,6 +21,12 @@ pub struct Options {
     /// Rounds; each runs every peer once
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
+    /// Pairs of runs that count ring3's guest instructions
+    #[arg(long, default_value_t = 3)]
+    pub counts: usize,
+    /// Where bench.txt, bench.json and bench.svg go, from the workspace's root [default: target/bench]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<std::path::PathBuf>,
     /// The peers, in the order they run within a round
     #[arg(long, value_delimiter = ',', default_value = "native,tcg,ring3")]
     pub peers: Vec<Peer>,
@@ -73,7 +79,7 @@ pub const ABSENT: [&str; 15] = [
     "smp",
 ];
 
-/// Measures, prints the table, and leaves table, JSON and plot in `target/bench`.
+/// Measures, prints the table, and leaves table, JSON and plot in a directory.
 pub fn run(options: &Options) -> Result<()> {
     if options.runs == 0 || options.peers.is_empty() {
         bail!("nothing to measure: --runs and --peers must not be empty");
@@ -83,7 +89,10 @@ pub fn run(options: &Options) -> Result<()> {
     })?;
     let results = measure::all(options, &assets)?;
     let report = report::Report::new(&results, &assets)?;
-    let dir = places::target().join("bench");
+    let dir = match &options.out {
+        Some(out) => places::workspace().join(out),
+        None => places::target().join("bench"),
+    };
     std::fs::create_dir_all(&dir)?;
     let table = report.table();
     println!("\n{table}");

@@ -19,33 +19,35 @@ use crate::{Options, Peer};
 pub struct Results {
     /// Seconds of each round, by workload and peer.
     pub seconds: BTreeMap<(&'static str, Peer), Vec<f64>>,
-    pub counts: Counts,
+    pub counts: Vec<Count>,
     /// Runs that did not end well: peer and why.
     pub failures: Vec<String>,
 }
 
-/// Guest instructions, if ring3 counts them.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Counts {
-    /// Of a boot alone.
-    pub boot: Option<Stats>,
-    /// Of a boot and the sh-loop.
-    pub boot_and_sh_loop: Option<Stats>,
+/// Two runs of ring3 that differ only in the sh-loop.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Count {
+    pub boot: Stats,
+    pub boot_and_sh_loop: Stats,
 }
 
-impl Counts {
-    /// Guest instructions of sh-loop: what the second run executed more than the first.
-    pub fn sh_loop_instructions(&self) -> Option<u64> {
-        let more = self
-            .boot_and_sh_loop?
-            .guest_instructions
-            .checked_sub(self.boot?.guest_instructions)?;
-        (more > 0).then_some(more)
+impl Count {
+    /// What sh-loop took: what the second run took more than the first.
+    pub fn sh_loop(&self) -> Option<Stats> {
+        let more = |of: fn(&Stats) -> u64| {
+            of(&self.boot_and_sh_loop)
+                .checked_sub(of(&self.boot))
+                .filter(|more| *more > 0)
+        };
+        Some(Stats {
+            guest_instructions: more(|stats| stats.guest_instructions)?,
+            guest_ns: more(|stats| stats.guest_ns)?,
+        })
     }
 }
 
-/// What ring3 writes to the file that `RING3_STATS` names.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// What ring3 writes to the file that `RING3_STATS` names: what was executed, and the time spent in guest mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     pub guest_instructions: u64,
     pub guest_ns: u64,
@@ -86,7 +88,16 @@ pub fn all(options: &Options, assets: &Assets) -> Result<Results> {
         }
     }
     if alive.contains(&Peer::Ring3) {
-        results.counts = counts(assets)?;
+        for round in 1..=options.counts {
+            eprintln!(
+                "bench: counting guest instructions, {round} of {}",
+                options.counts
+            );
+            results.counts.push(Count {
+                boot: counted(assets, "")?,
+                boot_and_sh_loop: counted(assets, "sh-loop")?,
+            });
+        }
     }
     Ok(results)
 }
@@ -142,16 +153,8 @@ fn guest(accel: Accel, assets: &Assets) -> Result<Times> {
     Ok(times)
 }
 
-/// Two more runs of ring3, with and without sh-loop: the difference is what sh-loop executes.
-fn counts(assets: &Assets) -> Result<Counts> {
-    eprintln!("bench: counting guest instructions");
-    Ok(Counts {
-        boot: counted(assets, "")?,
-        boot_and_sh_loop: counted(assets, "sh-loop")?,
-    })
-}
-
-fn counted(assets: &Assets, tests: &str) -> Result<Option<Stats>> {
+/// One more run of ring3, which writes its account.
+fn counted(assets: &Assets, tests: &str) -> Result<Stats> {
     let dir = places::target().join("bench");
     std::fs::create_dir_all(&dir)?;
     let file = dir.join("stats.json");
@@ -166,47 +169,27 @@ fn counted(assets: &Assets, tests: &str) -> Result<Option<Stats>> {
     read_stats(&file)
 }
 
-fn read_stats(file: &Path) -> Result<Option<Stats>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(
-            serde_json::from_str(&text).context("reading what RING3_STATS wrote")?,
-        )),
-        Err(_) => Ok(None),
-    }
+fn read_stats(file: &Path) -> Result<Stats> {
+    let text = std::fs::read_to_string(file).context("ring3 wrote no account")?;
+    serde_json::from_str(&text).context("reading what RING3_STATS wrote")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, Stats};
+    use super::{Count, Stats};
 
     #[test]
     fn the_loop_is_the_difference() {
-        let stats = |guest_instructions| {
-            Some(Stats {
-                guest_instructions,
-                guest_ns: 1,
-            })
+        let stats = |guest_instructions, guest_ns| Stats {
+            guest_instructions,
+            guest_ns,
         };
-        let counts = Counts {
-            boot: stats(10),
-            boot_and_sh_loop: stats(35),
+        let count = |boot_and_sh_loop| Count {
+            boot: stats(10, 5),
+            boot_and_sh_loop,
         };
-        assert_eq!(counts.sh_loop_instructions(), Some(25));
-        assert_eq!(
-            Counts {
-                boot: stats(10),
-                boot_and_sh_loop: None
-            }
-            .sh_loop_instructions(),
-            None
-        );
-        assert_eq!(
-            Counts {
-                boot: stats(10),
-                boot_and_sh_loop: stats(9)
-            }
-            .sh_loop_instructions(),
-            None
-        );
+        assert_eq!(count(stats(35, 9)).sh_loop(), Some(stats(25, 4)));
+        assert_eq!(count(stats(9, 9)).sh_loop(), None);
+        assert_eq!(count(stats(35, 5)).sh_loop(), None);
     }
 }

@@ -70,7 +70,6 @@ pub fn svg(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::measure::Counts;
     use crate::report::{Cell, Report, Row};
 
     #[test]
@@ -90,9 +89,8 @@ mod tests {
         let report = Report {
             compared: Vec::new(),
             rows: vec![row],
-            counts: Counts::default(),
-            sh_loop_instructions: None,
-            ring3_million_instructions_per_second: None,
+            counts: Vec::new(),
+            speed: None,
             absent: Vec::new(),
             failures: Vec::new(),
         };

@@ -50,7 +50,7 @@ pub fn all(depth: Depth) -> Result<()> {
     );
     if depth == Depth::Full {
         let mut clippy = cargo();
-        clippy.args(["clippy", "--quiet", "--workspace", "--all-targets"]);
+        clippy.args(["clippy", "--workspace", "--all-targets"]);
         let what = if is_the_pinned_clippy()? {
             clippy.args(["--", "-D", "warnings"]);
             "no warnings"
