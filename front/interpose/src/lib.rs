@@ -7,7 +7,10 @@
 //! child's copy, one sent over a socket, one inherited by a program executed) is only a memfd: it does not keep the
 //! object alive. In a forked child the device itself works, and requests of the parent's VMs get EIO, as on Linux.
 //!
-//! Not supported: descriptors received over a socket, and reading statistics descriptors.
+//! A number that came or went unseen (over a socket, by a system call made without the C library) is noticed at the first
+//! request that gives it away. An object whose only descriptor is on its way in a socket is gone.
+//!
+//! Not supported: reading statistics descriptors.
 #![forbid(unsafe_code)]
 
 pub mod path;
@@ -20,6 +23,7 @@ use ring3_host::fd::{CloseOnExec, set_cloexec, with_raw};
 use ring3_host::process;
 use ring3_host::signal::{self, Shield};
 use ring3_kvm::{Files, open_system};
+use ring3_uapi::ioctl::is_kvm;
 use ring3_x86_kvm::X86;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,13 +67,19 @@ fn settle() {
 /// An ioctl; `None` if the descriptor is not ours.
 #[inline]
 pub fn ioctl(fd: RawFd, request: u32, arg: u64) -> Option<Result<i64, Errno>> {
-    let files = files().filter(|files| files.is_ours(fd))?;
-    let files = if process::is_forked_child() {
+    let mut files = files()?;
+    let known = files.is_ours(fd);
+    if !known && !is_kvm(request) {
+        return None;
+    }
+    if process::is_forked_child() {
         settle();
-        Files::process()
-    } else {
-        files
-    };
+        files = Files::process();
+    }
+    // A KVM request on a strange number, or a strange request on one of ours: it may have changed hands unseen.
+    if known != is_kvm(request) {
+        identify(files, fd)?;
+    }
     // Handlers of the client's run once this is dropped, when no lock is held any more.
     let _work = Shield::enter();
     let file = files.get(fd)?;
@@ -80,6 +90,14 @@ pub fn ioctl(fd: RawFd, request: u32, arg: u64) -> Option<Result<i64, Errno>> {
     let result = files.ioctl(&file, request, arg);
     trace::ioctl(fd, request, arg, &result);
     Some(result)
+}
+
+/// Asks the kernel whether the number is ours: descriptors come by sockets too, and come and go by system calls that do not
+/// pass here.
+#[cold]
+fn identify(files: &Files, fd: RawFd) -> Option<()> {
+    let _work = Shield::enter();
+    files.identify(fd).map(drop)
 }
 
 /// What `fd` stands for, if it is ours.

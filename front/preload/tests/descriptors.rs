@@ -3,7 +3,8 @@
 mod support;
 
 use ring3_uapi::ioctl::{KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_CREATE_VM, KVM_GET_API_VERSION, KVM_RUN};
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -231,6 +232,38 @@ fn the_coalesced_ring_is_in_every_vcpus_mapping() {
             b.write_volatile(9);
             assert_eq!((a.read_volatile(), no_ring.read_volatile()), (0, 9));
         }
+    });
+}
+
+#[test]
+fn what_changes_hands_unseen_is_noticed() {
+    client("what_changes_hands_unseen_is_noticed", || {
+        let kvm = open_kvm();
+        let vm = ioctl(kvm, KVM_CREATE_VM, 0).expect("a VM");
+        let vcpu = ioctl(vm, KVM_CREATE_VCPU, 0).expect("a vCPU");
+        // SAFETY: plain calls on descriptors of our own.
+        let copy = unsafe { libc::syscall(libc::SYS_dup, vm) } as c_int;
+        assert!(ioctl(copy, KVM_CREATE_VCPU, 1).is_ok());
+        // The vCPU's number becomes another file's, which knows its own requests and no others.
+        let pipe = std::io::pipe().expect("a pipe");
+        // SAFETY: as above.
+        unsafe {
+            assert_eq!(
+                libc::syscall(libc::SYS_dup2, pipe.0.as_raw_fd(), vcpu),
+                vcpu.into()
+            );
+        }
+        let mut waiting: c_int = -1;
+        let fionread = libc::FIONREAD as u32;
+        assert_eq!(
+            ioctl(vcpu, fionread, std::ptr::from_mut(&mut waiting) as u64),
+            Ok(0)
+        );
+        assert_eq!(waiting, 0);
+        assert_eq!(ioctl(vcpu, KVM_RUN, 0), Err(libc::ENOTTY));
+        assert_eq!(ioctl(pipe.0.as_raw_fd(), KVM_RUN, 0), Err(libc::ENOTTY));
+        close(vm);
+        assert_eq!(ioctl(copy, KVM_CREATE_VCPU, 1), Err(libc::EEXIST));
     });
 }
 
