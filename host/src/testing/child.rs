@@ -37,6 +37,9 @@ const STICKY_FLAGS: u64 = 1 << 14 | 1 << 21;
 /// RFLAGS.AC, which would make our own unaligned accesses fault.
 const AC: u64 = 1 << 18;
 
+/// CS in the word of a frame that holds segment registers.
+const SELECTOR: u64 = 0xffff;
+
 /// In the legacy area of a frame: the words that describe the whole.
 const FRAME_FEATURES: usize = 472;
 /// The legacy area up to what the processor leaves to software.
@@ -306,6 +309,7 @@ fn save(context: &libc::ucontext_t, mailbox: &mut Mailbox) {
     }
     registers.rip = gregs[libc::REG_RIP as usize] as u64;
     registers.rflags = gregs[libc::REG_EFL as usize] as u64;
+    registers.cs = gregs[libc::REG_CSGSFS as usize] as u64 & SELECTOR;
     mailbox.trap = Trap {
         vector: gregs[libc::REG_TRAPNO as usize] as u64,
         error: gregs[libc::REG_ERR as usize] as u64,
@@ -349,6 +353,8 @@ fn load(mailbox: &Mailbox, context: &mut libc::ucontext_t) {
     }
     gregs[libc::REG_RIP as usize] = registers.rip as i64;
     gregs[libc::REG_EFL as usize] = registers.rflags as i64;
+    let segments = &mut gregs[libc::REG_CSGSFS as usize];
+    *segments = *segments & !(SELECTOR as i64) | (registers.cs & SELECTOR) as i64;
     let frame = context.uc_mcontext.fpregs.cast::<u8>();
     // SAFETY: as in `save`, the other way round. The words that describe the frame stay, so the kernel takes it back.
     unsafe {
@@ -363,10 +369,20 @@ fn load(mailbox: &Mailbox, context: &mut libc::ucontext_t) {
             frame.add(at).copy_from_nonoverlapping(image.add(at), size);
         });
     }
-    // SAFETY: the code's segment bases and flags; nothing in this process uses FS, GS, NT or ID.
+    // SAFETY: the code's segments and flags; nothing in this process uses FS, GS, NT or ID.
     unsafe {
-        call(SYS_ARCH_PRCTL, [ARCH_SET_FS, registers.fs_base, 0, 0, 0, 0]);
-        call(SYS_ARCH_PRCTL, [ARCH_SET_GS, registers.gs_base, 0, 0, 0, 0]);
+        asm!(
+            "mov ds, {selector:x}",
+            "mov es, {selector:x}",
+            "mov fs, {selector:x}",
+            "mov gs, {selector:x}",
+            selector = in(reg) registers.ds,
+            options(nostack, preserves_flags),
+        );
+        if registers.ds == 0 {
+            call(SYS_ARCH_PRCTL, [ARCH_SET_FS, registers.fs_base, 0, 0, 0, 0]);
+            call(SYS_ARCH_PRCTL, [ARCH_SET_GS, registers.gs_base, 0, 0, 0, 0]);
+        }
         asm!(
             "pushfq",
             "pop {now}",

@@ -14,15 +14,40 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// The kernel's selectors for 64-bit code, 32-bit code and data.
+pub const CODE64: u64 = 0x33;
+pub const CODE32: u64 = 0x23;
+pub const DATA: u64 = 0x2b;
+
 /// General registers in the encoding's order, and the rest that is not vector state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Registers {
     pub gpr: [u64; 16],
     pub rip: u64,
     pub rflags: u64,
+    /// The bases of FS and GS, where `ds` is zero.
     pub fs_base: u64,
     pub gs_base: u64,
+    /// CS, which decides the mode.
+    pub cs: u64,
+    /// DS, ES, FS and GS: zero or [`DATA`].
+    pub ds: u64,
+}
+
+impl Default for Registers {
+    /// 64-bit mode, and zeroes.
+    fn default() -> Registers {
+        Registers {
+            gpr: [0; 16],
+            rip: 0,
+            rflags: 0,
+            fs_base: 0,
+            gs_base: 0,
+            cs: CODE64,
+            ds: 0,
+        }
+    }
 }
 
 /// The exception that ended the code.

@@ -45,6 +45,7 @@ fn registers_go_in_and_come_out() {
         rflags: 1 << 14 | 1 << 18 | 1 << 21 | 1,
         fs_base: 0x1234,
         gs_base: 0x5678,
+        ..Default::default()
     };
     bench.vector.zmm[3].set_low(77);
     bench.vector.x87.set_st(1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
@@ -65,6 +66,24 @@ fn registers_go_in_and_come_out() {
         (0x1234, 0x5678)
     );
     assert_eq!(bench.vector, vector);
+}
+
+#[test]
+fn thirty_two_bit_code_runs() {
+    let mut bench = Bench::new();
+    bench.registers.cs = CODE32;
+    bench.registers.ds = super::DATA;
+    bench.registers.gpr[0] = 0xffff_ffff;
+    bench.registers.gpr[3] = DATA;
+    // inc eax; mov gs:[ebx], ds
+    let trap = bench.run(&[0x40, 0x65, 0x8c, 0x1b]).unwrap();
+    assert_eq!((trap.vector, bench.registers.rip), (3, CODE + 5));
+    assert_eq!((bench.registers.gpr[0], bench.registers.cs), (0, CODE32));
+    assert_eq!(bench.direct.memory().load::<u16>(4096), 0x2b);
+    // In 64-bit mode again, the first is a prefix.
+    (bench.registers.cs, bench.registers.ds) = (CODE64, 0);
+    assert_eq!(bench.run(&[0x40, 0x8c, 0xd8]).unwrap().vector, 3);
+    assert_eq!(bench.registers.gpr[0], 0);
 }
 
 #[test]
