@@ -1,6 +1,7 @@
-//! Every unprivileged instruction form of 64-bit mode that the host has, on the host CPU and on the interpreter, from
-//! random states: registers, flags, memory and exceptions must be the same. See [`ring3_tests::oracle`].
+//! Every unprivileged instruction form that the host has, on the host CPU and on the interpreter, from random states:
+//! registers, flags, memory and exceptions must be the same. See [`ring3_tests::oracle`].
 
+use ring3_tests::oracle::Mode;
 use ring3_tests::oracle::campaign::{cases, run, seed};
 use ring3_tests::oracle::forms::Family;
 use ring3_tests::oracle::interpreter::Interpreter;
@@ -8,29 +9,37 @@ use ring3_tests::oracle::native::Native;
 use std::arch::is_x86_feature_detected as host_has;
 
 /// `floor`: how many forms must have been covered, on a host that has them.
-fn compare(name: &str, family: Family, usual_cases: usize, floor: usize) {
+fn compare(family: Family, mode: Mode, usual_cases: usize, floor: usize) {
+    let name = format!("{family:?} forms, {}-bit", mode.bits());
     let seed = seed();
     println!("{name}: RING3_SEED={seed:#x}");
     let mut host = Native::new().expect("a child process to execute code in");
     let mut ours = Interpreter::new();
-    let report = run(family, seed, cases(usual_cases), &mut host, &mut ours);
-    report.conclude(name, seed, floor);
+    let report = run(family, mode, seed, cases(usual_cases), &mut host, &mut ours);
+    report.conclude(&name, seed, floor);
 }
 
 #[test]
 fn integer_forms() {
-    compare("integer", Family::Integer, 200, 1200);
+    compare(Family::Integer, Mode::Long, 120, 1200);
+}
+
+#[test]
+fn integer_forms_in_32_bits() {
+    compare(Family::Integer, Mode::Compatible, 120, 800);
 }
 
 #[test]
 fn x87_forms() {
-    compare("x87", Family::X87, 400, 145);
+    compare(Family::X87, Mode::Long, 300, 145);
+    compare(Family::X87, Mode::Compatible, 100, 145);
 }
 
 #[test]
 fn sse_forms() {
     let floor = if host_has!("sse4.2") { 700 } else { 400 };
-    compare("sse", Family::Sse, 150, floor);
+    compare(Family::Sse, Mode::Long, 120, floor);
+    compare(Family::Sse, Mode::Compatible, 40, floor);
 }
 
 #[test]
@@ -39,7 +48,8 @@ fn vex_forms() {
         println!("skipped: the host has no AVX2");
         return;
     }
-    compare("vex", Family::Vex, 80, 1200);
+    compare(Family::Vex, Mode::Long, 60, 1200);
+    compare(Family::Vex, Mode::Compatible, 20, 1000);
 }
 
 #[test]
@@ -48,5 +58,6 @@ fn evex_forms() {
         println!("skipped: the host has no AVX-512");
         return;
     }
-    compare("evex", Family::Evex, 60, 2000);
+    compare(Family::Evex, Mode::Long, 48, 2000);
+    compare(Family::Evex, Mode::Compatible, 12, 2000);
 }

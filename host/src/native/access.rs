@@ -106,7 +106,7 @@ pub(super) fn memory_operand(
         direction,
         alignment: alignment(instr, class, size),
         relaxed: matches!(class, StateClass::Sse | StateClass::MmxSse) && !is_aligned_move(instr.mnemonic()),
-        checked: checked(instr, lanes, size),
+        checked: checked(instr, lanes),
         lanes,
     }))
 }
@@ -151,15 +151,15 @@ fn is_amd() -> bool {
 }
 
 /// What the alignment check wants: the size of what is accessed at once, 16 bytes at most.
-fn checked(instr: &Instruction, lanes: Lanes, size: usize) -> u8 {
+fn checked(instr: &Instruction, lanes: Lanes) -> u8 {
     match lanes {
         Lanes::Signs { .. } | Lanes::MmxSigns { .. } => 1,
         Lanes::Opmask { size, .. } | Lanes::Packed { size, .. } | Lanes::Repeated { size, .. } => size,
         Lanes::All if is_packed(instr) && instr.op0_kind() == OpKind::Memory => {
             instr.memory_size().element_size().max(1) as u8
         }
-        Lanes::All => match size {
-            1 | 2 | 4 | 8 => size as u8,
+        Lanes::All => match instr.memory_size().size() {
+            size @ (1 | 2 | 4 | 8) => size as u8,
             10 => 8,
             14 | 94 => 2,
             28 | 108 => 4,

@@ -58,7 +58,10 @@ pub fn compile(instr: &Instruction) -> Result<NativeStep, Unsupported> {
 /// The same operation with the address taken out of the memory operand.
 fn normal_form(instr: &Instruction) -> Instruction {
     let mut form = *instr;
-    form.set_code_size(CodeSize::Code64);
+    // Only these two do something else in other modes.
+    if !matches!(form.mnemonic(), Mnemonic::Vzeroall | Mnemonic::Vzeroupper) {
+        form.set_code_size(CodeSize::Code64);
+    }
     form.set_segment_prefix(Register::None);
     form.set_has_rep_prefix(false);
     form.set_has_repne_prefix(false);

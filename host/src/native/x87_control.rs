@@ -1,7 +1,7 @@
 //! The instructions that move control state rather than compute: FLDCW, FNSTENV, FNSAVE, LDMXCSR, VZEROUPPER and their
 //! kin, done on [`VectorState`] in plain Rust, their memory operand in the frame like any other step's.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{CodeSize, Instruction, Mnemonic};
 
 use super::state::EXCEPTIONS;
 use super::{EnvLayout, NativeFrame, Outcome, VectorState, X87, X87Pointers};
@@ -24,8 +24,9 @@ pub(super) enum Control {
     Frstor(Width),
     Ldmxcsr,
     Stmxcsr,
-    Vzeroupper,
-    Vzeroall,
+    /// Of so many registers: 32-bit code has only eight.
+    Vzeroupper(usize),
+    Vzeroall(usize),
 }
 
 /// Operand size of an environment image.
@@ -66,8 +67,8 @@ impl Control {
             Frstor => Self::Frstor(width),
             Ldmxcsr | Vldmxcsr => Self::Ldmxcsr,
             Stmxcsr | Vstmxcsr => Self::Stmxcsr,
-            Vzeroupper => Self::Vzeroupper,
-            Vzeroall => Self::Vzeroall,
+            Vzeroupper => Self::Vzeroupper(registers(instr)),
+            Vzeroall => Self::Vzeroall(registers(instr)),
             _ => return None,
         })
     }
@@ -116,10 +117,18 @@ impl Control {
                 }
             }
             Self::Stmxcsr => put(mem, 0, &vector.mxcsr().to_le_bytes()),
-            Self::Vzeroupper => vector.zero_upper(0..16),
-            Self::Vzeroall => vector.zmm[..16].fill(Default::default()),
+            Self::Vzeroupper(count) => vector.zero_upper(0..count),
+            Self::Vzeroall(count) => vector.zmm[..count.min(32)].fill(Default::default()),
         }
         Outcome::Done
+    }
+}
+
+/// The vector registers that VZEROALL knows.
+fn registers(instr: &Instruction) -> usize {
+    match instr.code_size() {
+        CodeSize::Code16 | CodeSize::Code32 => 8,
+        _ => 16,
     }
 }
 

@@ -4,7 +4,7 @@
 //! contains it.
 
 use super::forms::{Family, Form, of_family};
-use super::{Executor, Machine, Trap, case, compare, values};
+use super::{Executor, Machine, Mode, Trap, case, compare, values};
 use fastrand::Rng;
 use iced_x86::Instruction;
 use std::collections::BTreeMap;
@@ -48,6 +48,7 @@ pub fn cases(usual: usize) -> usize {
 /// Tries every form of `family`, `cases` times each.
 pub fn run(
     family: Family,
+    mode: Mode,
     seed: u64,
     cases: usize,
     host: &mut dyn Executor,
@@ -55,7 +56,7 @@ pub fn run(
 ) -> Report {
     let only = variable("RING3_FORMS");
     let mut report = Report::default();
-    for form in of_family(family) {
+    for form in of_family(family, mode) {
         let name = form.to_string();
         if only.as_ref().is_some_and(|part| !name.contains(part.as_str())) {
             continue;

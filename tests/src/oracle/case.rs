@@ -17,7 +17,7 @@ pub fn machine(rng: &mut Rng, encoded: &Encoded, mut memory: Vec<u8>) -> Machine
     if let Some(at) = layout::offset(encoded.rip) {
         memory[at..at + encoded.bytes.len()].copy_from_slice(&encoded.bytes);
     }
-    let mut machine = values::machine(rng, memory);
+    let mut machine = values::machine(rng, memory, encoded.mode);
     machine.registers.rip = encoded.rip;
     prepare::before(rng, encoded, &mut machine);
     let size = encoded.instr.memory_size().size() as u64;
@@ -29,5 +29,8 @@ pub fn machine(rng: &mut Rng, encoded: &Encoded, mut memory: Vec<u8>) -> Machine
         lies = Some(at);
     }
     prepare::after(rng, encoded, &mut machine, lies);
+    for register in &mut machine.registers.gpr {
+        *register &= encoded.mode.mask();
+    }
     machine
 }

@@ -1,7 +1,7 @@
 //! Telling two ends of the same case apart, but for what the architecture leaves undefined.
 
 use super::layout::{self, PAGE};
-use super::{Machine, Trap, VectorState};
+use super::{CODE64, Machine, Trap, VectorState};
 use iced_x86::{Instruction, Mnemonic as M, Register, RflagsBits};
 
 /// One difference, in words.
@@ -27,8 +27,13 @@ pub fn differences(
             found.push(format!("{name}: host {host:#x}, ours {ours:#x}"));
         }
     };
-    for (n, (h, o)) in host.registers.gpr.iter().zip(ours.registers.gpr).enumerate() {
-        word(GPR[n], *h, o);
+    // 32-bit code has eight registers, and the upper halves of those are undefined.
+    let (count, kept) = match start.registers.cs {
+        CODE64 => (16, u64::MAX),
+        _ => (8, 0xffff_ffff),
+    };
+    for n in 0..count {
+        word(GPR[n], host.registers.gpr[n] & kept, ours.registers.gpr[n] & kept);
     }
     let (h, o) = (&host.registers, &ours.registers);
     word("rip", h.rip, o.rip);

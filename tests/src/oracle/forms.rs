@@ -1,6 +1,6 @@
-//! All instruction forms of 64-bit mode that the host has.
+//! All instruction forms that the host has.
 
-use super::left_out;
+use super::{Mode, left_out};
 use iced_x86::{Code, CpuidFeature, EncodingKind, OpCodeOperandKind as K};
 use ring3_host::native::host_has;
 use std::arch::x86_64::__cpuid_count as cpuid;
@@ -25,6 +25,7 @@ pub enum Prefix {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
+    pub mode: Mode,
     pub code: Code,
     pub side: Side,
     pub prefix: Prefix,
@@ -39,8 +40,12 @@ impl std::fmt::Display for Form {
             Side::Only => {}
         }
         match self.prefix {
-            Prefix::None => Ok(()),
-            other => write!(f, ".{}", format!("{other:?}").to_lowercase()),
+            Prefix::None => {}
+            other => write!(f, ".{}", format!("{other:?}").to_lowercase())?,
+        }
+        match self.mode {
+            Mode::Long => Ok(()),
+            Mode::Compatible => f.write_str("@32"),
         }
     }
 }
@@ -87,12 +92,22 @@ pub fn family(code: Code) -> Family {
     }
 }
 
+/// Whether the code can be encoded in the mode.
+pub fn exists(code: Code, mode: Mode) -> bool {
+    let op = code.op_code();
+    let here = match mode {
+        Mode::Long => op.mode64(),
+        Mode::Compatible => op.mode32() && op.compatibility_mode(),
+    };
+    here && op.is_instruction() && !op.fwait()
+}
+
 /// Every form of a family that the host has and the table does not leave out.
-pub fn of_family(wanted: Family) -> Vec<Form> {
+pub fn of_family(wanted: Family, mode: Mode) -> Vec<Form> {
     let mut forms = Vec::new();
     for code in Code::values() {
         let op = code.op_code();
-        if !op.is_instruction() || !op.mode64() || op.fwait() || left_out::reason(code).is_some() {
+        if !exists(code, mode) || left_out::reason(code, mode).is_some() {
             continue;
         }
         if family(code) != wanted || !code.cpuid_features().iter().all(|f| available(*f)) {
@@ -105,12 +120,14 @@ pub fn of_family(wanted: Family) -> Vec<Form> {
         };
         for &side in sides {
             forms.push(Form {
+                mode,
                 code,
                 side,
                 prefix: Prefix::None,
             });
             if op.can_use_lock_prefix() && side != Side::Register {
                 forms.push(Form {
+                    mode,
                     code,
                     side,
                     prefix: Prefix::Lock,
@@ -123,6 +140,7 @@ pub fn of_family(wanted: Family) -> Vec<Form> {
         ] {
             if allowed && code.is_string_instruction() {
                 forms.push(Form {
+                    mode,
                     code,
                     side: Side::Only,
                     prefix,

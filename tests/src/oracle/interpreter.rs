@@ -4,7 +4,7 @@
 //! is read off the stack.
 
 use super::layout::{PAGE, PAGES, WINDOWS};
-use super::{Executor, Lost, Machine, Trap};
+use super::{CODE64, Executor, Lost, Machine, Trap};
 use ring3_host::native::xsave::XFEATURES;
 use ring3_host::testing::Rights;
 use ring3_x86_cpu::state::*;
@@ -26,6 +26,7 @@ const KERNEL: u64 = 0xffff_8000_0000_0000;
 const CODE0: u16 = 0x10;
 const DATA3: u16 = 0x2b;
 const CODE3: u16 = 0x33;
+const CODE32: u16 = 0x23;
 const TASK: u16 = 0x40;
 
 const VECTORS: u64 = 32;
@@ -65,12 +66,21 @@ impl Interpreter {
         state.rip = registers.rip;
         state.set_rflags(registers.rflags | flags::IF);
         (*state.vector).clone_from(&machine.vector);
-        state.seg[CS] = flat(CODE3, 0xa0fb);
+        let long = registers.cs == CODE64;
+        state.seg[CS] = if long {
+            flat(CODE3, 0xa0fb)
+        } else {
+            flat(CODE32, 0xc0fb)
+        };
         state.seg[SS] = flat(DATA3, 0xc0f3);
         for (seg, base) in [(DS, 0), (ES, 0), (FS, registers.fs_base), (GS, registers.gs_base)] {
-            state.seg[seg] = Segment {
-                base,
-                ..Segment::null(0)
+            state.seg[seg] = if long {
+                Segment {
+                    base,
+                    ..Segment::null(0)
+                }
+            } else {
+                flat(DATA3, 0xc0f3)
             };
         }
         self.cpu.core.refresh();
@@ -145,6 +155,7 @@ fn descriptors(world: &mut TestWorld) {
     put(world, CODE0 + 8, segment(0x93, 0xc));
     put(world, DATA3, segment(0xf3, 0xc));
     put(world, CODE3, segment(0xfb, 0xa));
+    put(world, CODE32, segment(0xfb, 0xc));
     world.poke64(TSS + 4, KERNEL + INNER_STACK);
     for vector in 0..VECTORS {
         let target = KERNEL + HANDLERS + vector;

@@ -1,16 +1,17 @@
-//! The 64-bit instruction forms that are not compared with the host, each with its reason.
+//! The instruction forms that are not compared with the host, each with its reason.
 
+use super::Mode;
 use iced_x86::{Code, FlowControl, Mnemonic as M, OpCodeOperandKind as K};
 
 /// What a row leaves out.
 pub enum Which {
     Names(&'static [M]),
-    Rule(fn(Code) -> bool),
+    Rule(fn(Code, Mode) -> bool),
 }
 
 pub const LEFT_OUT: &[(Which, &str)] = &[
     (
-        Which::Rule(|code| code.op_code().must_be_cpl0() || code.is_privileged()),
+        Which::Rule(|code, _| code.op_code().must_be_cpl0() || code.is_privileged()),
         "privileged: at level 3 there is nothing to compute",
     ),
     (
@@ -32,14 +33,13 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
         "is what ends every case, so it is compared in all of them",
     ),
     (
-        Which::Rule(|code| {
-            code.op_code().op_kinds().contains(&K::seg_reg) && code.op_code().op0_kind() == K::seg_reg
-                || matches!(code.mnemonic(), M::Pop)
-                    && code
-                        .op_code()
-                        .op_kinds()
-                        .iter()
-                        .any(|k| matches!(k, K::fs | K::gs))
+        Which::Rule(|code, _| {
+            let segment = |k: &K| matches!(k, K::seg_reg | K::es | K::ss | K::ds | K::fs | K::gs);
+            let far = |k: &K| matches!(k, K::farbr2_2 | K::farbr4_2);
+            let op = code.op_code();
+            let loads = matches!(code.mnemonic(), M::Mov | M::Pop) && segment(&op.op0_kind());
+            loads
+                || op.op_kinds().iter().any(far)
                 || code.is_call_far_indirect()
                 || code.is_jmp_far_indirect()
         }),
@@ -48,6 +48,8 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
     (
         Which::Names(&[
             M::Retf,
+            M::Lds,
+            M::Les,
             M::Lss,
             M::Lfs,
             M::Lgs,
@@ -138,36 +140,59 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
         "speaks to a hypervisor or a machine, or is not offered to guests",
     ),
     (
-        Which::Rule(|code| {
-            code.op_code()
-                .op_kinds()
-                .iter()
-                .any(|k| matches!(k, K::br16_1 | K::br16_2 | K::brdisp_2 | K::brdisp_4))
-                || matches!(
-                    code,
-                    Code::Retnw | Code::Retnw_imm16 | Code::Jmp_rm16 | Code::Call_rm16
-                )
-                || code.flow_control() != FlowControl::Next && code.op_code().operand_size() == 16
+        Which::Rule(|code, mode| {
+            let short = code.flow_control() != FlowControl::Next && code.op_code().operand_size() == 16;
+            mode == Mode::Long
+                && (short
+                    || matches!(
+                        code,
+                        Code::Retnw | Code::Retnw_imm16 | Code::Jmp_rm16 | Code::Call_rm16
+                    ))
         }),
         "an operand-size prefix on a near branch: Intel's processors ignore it and AMD's do not",
     ),
     (
-        Which::Rule(|code| code == Code::Movsxd_r16_rm16),
+        Which::Rule(|code, _| code == Code::Movsxd_r16_rm16),
         "Intel's processors read two bytes of memory and AMD's four",
     ),
     (
-        Which::Rule(|code| code.op_code().is_reserved_nop() || !code.op_code().intel_decoder64()),
+        Which::Rule(|code, mode| {
+            let segment = |k: K| matches!(k, K::es | K::cs | K::ss | K::ds | K::fs | K::gs);
+            let op = code.op_code();
+            code.mnemonic() == M::Push
+                && segment(op.op0_kind())
+                && op.operand_size() == 32
+                && mode == Mode::Compatible
+        }),
+        "Intel's processors write two bytes of the stack and AMD's four",
+    ),
+    (
+        Which::Rule(|code, mode| {
+            let op = code.op_code();
+            let common = match mode {
+                Mode::Long => op.intel_decoder64() && op.amd_decoder64(),
+                Mode::Compatible => op.intel_decoder32() && op.amd_decoder32(),
+            };
+            op.is_reserved_nop() || !common
+        }),
         "hint space, or an encoding that only some makers decode so",
+    ),
+    (
+        Which::Rule(|code, _| {
+            let displacement = |k: &K| matches!(k, K::brdisp_2 | K::brdisp_4);
+            code.op_code().op_kinds().iter().any(displacement)
+        }),
+        "no processor of today knows it",
     ),
 ];
 
 /// Why a form is left out, if it is.
-pub fn reason(code: Code) -> Option<&'static str> {
+pub fn reason(code: Code, mode: Mode) -> Option<&'static str> {
     LEFT_OUT
         .iter()
         .find(|(which, _)| match which {
             Which::Names(names) => names.contains(&code.mnemonic()),
-            Which::Rule(rule) => rule(code),
+            Which::Rule(rule) => rule(code, mode),
         })
         .map(|(_, reason)| *reason)
 }

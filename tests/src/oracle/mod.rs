@@ -9,7 +9,7 @@
 //!   memory, [`prepare`] sees to what single instructions want, [`case`] puts these together.
 //! * [`compare`] tells two ends apart, but for what the architecture leaves undefined; [`campaign`] is the loop.
 //!
-//! Only 64-bit mode at privilege level 3 is covered: it is the mode that the host can be put into by an ordinary process.
+//! Covered are 64-bit mode and 32-bit compatibility mode at privilege level 3: the host lets an ordinary process use both.
 
 pub mod campaign;
 pub mod case;
@@ -26,7 +26,37 @@ pub mod values;
 pub mod x87;
 
 pub use ring3_host::native::VectorState;
-pub use ring3_host::testing::{Lost, Registers, Trap};
+pub use ring3_host::testing::{CODE32, CODE64, DATA, Lost, Registers, Trap};
+
+/// The kind of code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Long,
+    /// 32-bit code in compatibility mode.
+    Compatible,
+}
+
+impl Mode {
+    pub fn bits(self) -> u32 {
+        match self {
+            Mode::Long => 64,
+            Mode::Compatible => 32,
+        }
+    }
+
+    /// What a general register holds.
+    pub fn mask(self) -> u64 {
+        u64::MAX >> (64 - self.bits())
+    }
+
+    /// The selectors of code and data, as the kernel has them.
+    pub fn selectors(self) -> (u64, u64) {
+        match self {
+            Mode::Long => (CODE64, 0),
+            Mode::Compatible => (CODE32, DATA),
+        }
+    }
+}
 
 /// All of what unprivileged code sees: the state that it starts from, and the one that it ends in.
 #[derive(Clone)]

@@ -1,17 +1,18 @@
 //! Instructions of a form, with random operands.
 
+use super::Mode;
 use super::forms::{Form, Prefix, Side, has_choice};
 use super::layout::CODE;
 use super::place::{self, Operand};
 use fastrand::Rng;
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register,
-    RoundingControl,
+    Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register, RoundingControl,
 };
 
 /// An instruction ready to be put into memory.
 #[derive(Clone)]
 pub struct Encoded {
+    pub mode: Mode,
     pub instr: Instruction,
     pub bytes: Vec<u8>,
     pub rip: u64,
@@ -34,9 +35,9 @@ fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
         let n = n as u32;
         let in_memory = is_memory(kind) || has_choice(kind) && form.side == Side::Memory;
         if in_memory {
-            memory = Some(place::operand(rng, &mut instr, n, kind, rip)?);
-        } else if !implicit(rng, &mut instr, n, kind) {
-            if let Some(register) = register(rng, kind) {
+            memory = Some(place::operand(rng, &mut instr, n, kind, form.mode)?);
+        } else if !implicit(rng, &mut instr, n, kind, form.mode) {
+            if let Some(register) = register(rng, kind, form.mode) {
                 instr.set_op_kind(n, OpKind::Register);
                 instr.set_op_register(n, register);
             } else {
@@ -46,11 +47,13 @@ fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
     }
     prefixes(rng, &mut instr, form);
     evex(rng, &mut instr, form, memory.is_some());
-    let mut encoder = Encoder::new(64);
+    let bits = form.mode.bits();
+    let mut encoder = Encoder::new(bits);
     encoder.encode(&instr, rip).ok()?;
     let bytes = encoder.take_buffer();
-    let decoded = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE).decode();
+    let decoded = Decoder::with_ip(bits, &bytes, rip, DecoderOptions::NONE).decode();
     (decoded.code() == form.code && decoded.len() == bytes.len()).then_some(Encoded {
+        mode: form.mode,
         instr: decoded,
         bytes,
         rip,
@@ -84,12 +87,12 @@ fn is_memory(kind: K) -> bool {
 }
 
 /// Operands whose address is not encoded: those of string instructions and their like.
-fn implicit(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K) -> bool {
+fn implicit(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, mode: Mode) -> bool {
     // Both addresses of an instruction are of one size.
     let narrow = match (0..n).map(|i| instr.op_kind(i)).next() {
         Some(OpKind::MemoryESEDI | OpKind::MemorySegESI | OpKind::MemorySegEDI) => true,
         Some(OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::MemorySegRDI) => false,
-        _ => rng.u8(..) < 40,
+        _ => rng.u8(..) < 40 || mode == Mode::Compatible,
     };
     let pick = |wide, small| if narrow { small } else { wide };
     match kind {
@@ -108,11 +111,15 @@ fn implicit(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K) -> bool {
 }
 
 /// A random register of the kind, if it is one of registers.
-fn register(rng: &mut Rng, kind: K) -> Option<Register> {
-    let wide = if rng.bool() { 16 } else { 8 };
+fn register(rng: &mut Rng, kind: K, mode: Mode) -> Option<Register> {
+    let wide = if mode == Mode::Long && rng.bool() { 16 } else { 8 };
+    let (bytes, vectors) = match mode {
+        Mode::Long => (20, 2 * wide),
+        Mode::Compatible => (8, 8),
+    };
     let mut from = |first: Register, count: u32| Some(first + rng.u32(0..count));
     match kind {
-        K::r8_reg | K::r8_opcode | K::r8_or_mem => from(Register::AL, 20),
+        K::r8_reg | K::r8_opcode | K::r8_or_mem => from(Register::AL, bytes),
         K::r16_reg | K::r16_reg_mem | K::r16_rm | K::r16_opcode | K::r16_or_mem => from(Register::AX, wide),
         K::r32_reg | K::r32_reg_mem | K::r32_rm | K::r32_opcode | K::r32_vvvv | K::r32_or_mem => {
             from(Register::EAX, wide)
@@ -125,14 +132,14 @@ fn register(rng: &mut Rng, kind: K) -> Option<Register> {
         K::kp1_reg => Some(Register::K0 + 2 * rng.u32(0..4)),
         K::mm_reg | K::mm_rm | K::mm_or_mem => from(Register::MM0, 8),
         K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_or_mem | K::xmm_is4 | K::xmm_is5 => {
-            from(Register::XMM0, 2 * wide)
+            from(Register::XMM0, vectors)
         }
         K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_or_mem | K::ymm_is4 | K::ymm_is5 => {
-            from(Register::YMM0, 2 * wide)
+            from(Register::YMM0, vectors)
         }
-        K::zmm_reg | K::zmm_rm | K::zmm_vvvv | K::zmm_or_mem => from(Register::ZMM0, 2 * wide),
-        K::xmmp3_vvvv => Some(Register::XMM0 + 4 * rng.u32(0..8)),
-        K::zmmp3_vvvv => Some(Register::ZMM0 + 4 * rng.u32(0..8)),
+        K::zmm_reg | K::zmm_rm | K::zmm_vvvv | K::zmm_or_mem => from(Register::ZMM0, vectors),
+        K::xmmp3_vvvv => Some(Register::XMM0 + 4 * rng.u32(..vectors / 4)),
+        K::zmmp3_vvvv => Some(Register::ZMM0 + 4 * rng.u32(..vectors / 4)),
         K::es => Some(Register::ES),
         K::cs => Some(Register::CS),
         K::ss => Some(Register::SS),
@@ -206,6 +213,15 @@ fn constant(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64) -
         K::br64_1 | K::br64_4 => {
             instr.set_op_kind(n, OpKind::NearBranch64);
             instr.set_near_branch64(target(rng, rip, kind == K::br64_1));
+        }
+        K::br32_1 | K::br32_4 => {
+            instr.set_op_kind(n, OpKind::NearBranch32);
+            instr.set_near_branch32(target(rng, rip, kind == K::br32_1) as u32);
+        }
+        // Such a branch cuts the instruction pointer down to 16 bits.
+        K::br16_1 | K::br16_2 => {
+            instr.set_op_kind(n, OpKind::NearBranch16);
+            instr.set_near_branch16(target(rng, rip, kind == K::br16_1) as u16);
         }
         _ => return None,
     }
@@ -295,9 +311,4 @@ fn evex(rng: &mut Rng, instr: &mut Instruction, form: &Form, memory: bool) {
     } else if op.can_suppress_all_exceptions() && rng.u8(..) < 60 {
         instr.set_suppress_all_exceptions(true);
     }
-}
-
-/// Whether the code is one that goes elsewhere.
-pub fn branches(code: Code) -> bool {
-    code.flow_control() != iced_x86::FlowControl::Next
 }

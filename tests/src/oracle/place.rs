@@ -1,7 +1,7 @@
 //! Memory operands: how they are written, and where they lie.
 
 use super::layout::{CODE, DATA, DATA_PAGES, PAGE, READ_ONLY};
-use super::{Machine, values};
+use super::{CODE64, Machine, Mode, values};
 use fastrand::Rng;
 use iced_x86::{Instruction, OpCodeOperandKind as K, OpKind, Register};
 
@@ -34,13 +34,17 @@ fn vector_index(kind: K) -> Option<(Register, u32)> {
 }
 
 /// Makes operand `n` a memory operand.
-pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64) -> Option<Operand> {
+pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, mode: Mode) -> Option<Operand> {
     instr.set_op_kind(n, OpKind::Memory);
     let vsib = vector_index(kind);
-    let bits = if rng.u8(..) < 24 { 32 } else { 64 };
+    let bits = if rng.u8(..) < 24 { 32 } else { mode.bits() };
+    let registers = match mode {
+        Mode::Long => 16,
+        Mode::Compatible => 8,
+    };
     let first = if bits == 64 { Register::RAX } else { Register::EAX };
     let mut op = Operand {
-        base: first + rng.u32(0..16),
+        base: first + rng.u32(..registers),
         index: Register::None,
         scale: 1,
         displacement: 0,
@@ -50,15 +54,15 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64
     };
     if kind == K::mem_offs {
         op.base = Register::None;
-        op.bits = 64;
+        op.bits = mode.bits();
         op.displacement = target(rng, 8);
         op.fixed = Some(op.displacement);
-        instr.set_memory_displ_size(8);
+        instr.set_memory_displ_size(mode.bits() / 8);
         instr.set_memory_displacement64(op.displacement);
         return Some(op);
     }
     match rng.u8(..16) {
-        0 if vsib.is_none() => {
+        0 if vsib.is_none() && mode == Mode::Long => {
             op.base = Register::RIP;
             op.bits = 64;
             let at = target(rng, 16);
@@ -66,7 +70,7 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64
         }
         1 if vsib.is_none() => {
             op.base = Register::None;
-            op.bits = 64;
+            op.bits = mode.bits();
             let at = target(rng, 16);
             (op.displacement, op.fixed) = (at, Some(at));
         }
@@ -75,7 +79,8 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64
                 op.base = Register::None;
             }
             // RSP cannot be an index.
-            let number = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15][rng.usize(..15)];
+            const NUMBERS: [u32; 15] = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+            let number = NUMBERS[rng.usize(..registers as usize - 1)];
             op.index = first + number;
             op.scale = 1 << rng.u32(0..4);
         }
@@ -83,8 +88,12 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64
     }
     if let Some((vector, index_bits)) = vsib {
         op.index_bits = index_bits;
-        let registers = if rng.bool() { 16 } else { 32 };
-        op.index = vector + rng.u32(0..registers);
+        let vectors = match mode {
+            Mode::Long if rng.bool() => 32,
+            Mode::Long => 16,
+            Mode::Compatible => 8,
+        };
+        op.index = vector + rng.u32(..vectors);
         op.scale = 1 << rng.u32(0..4);
     }
     if op.index == op.base {
@@ -109,7 +118,6 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64
     if op.base == Register::RIP || op.base == Register::None {
         size = 8;
     }
-    let _ = rip;
     instr.set_memory_base(op.base);
     instr.set_memory_index(op.index);
     instr.set_memory_index_scale(op.scale);
@@ -160,7 +168,7 @@ impl Operand {
         if let Some(fixed) = self.fixed {
             return fixed.wrapping_add(*base);
         }
-        if matches!(segment, Register::FS | Register::GS) && self.bits == 32 {
+        if matches!(segment, Register::FS | Register::GS) && self.bits == 32 && registers.cs == CODE64 {
             *base = rng.u64(0..0x1000_0000);
         }
         let offset = at.wrapping_sub(*base).wrapping_sub(self.displacement);

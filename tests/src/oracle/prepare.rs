@@ -4,7 +4,7 @@ use super::layout::STACK;
 use super::operands::{Encoded, away};
 use super::place::target;
 use super::values::{AC, integer, mxcsr, read, write};
-use super::{Machine, x87};
+use super::{Machine, Mode, x87};
 use fastrand::Rng;
 use iced_x86::{Mnemonic as M, OpKind, Register};
 
@@ -118,7 +118,7 @@ fn strings(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
         Register::GS => (&mut registers.gs_base, true),
         _ => (&mut 0, false),
     };
-    if narrow {
+    if narrow && encoded.mode == Mode::Long {
         *segment_base = rng.u64(..0x1000_0000);
     }
     let base = *segment_base;

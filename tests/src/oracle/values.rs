@@ -1,7 +1,7 @@
 //! Random values, those at the edges of every format far more often than chance.
 
 use super::layout::{CODE, CODE_PAGES, PAGE, PAGES, STACK};
-use super::{Machine, Registers, VectorState, x87};
+use super::{Machine, Mode, Registers, VectorState, x87};
 use fastrand::Rng;
 use ring3_host::native::{Zmm, mxcsr_mask};
 use std::arch::is_x86_feature_detected;
@@ -188,14 +188,20 @@ pub fn memory(rng: &mut Rng) -> Vec<u8> {
 }
 
 /// Everything random; the stack pointer, in the stack.
-pub fn machine(rng: &mut Rng, memory: Vec<u8>) -> Machine {
+pub fn machine(rng: &mut Rng, memory: Vec<u8>, mode: Mode) -> Machine {
+    let (cs, ds) = mode.selectors();
     let mut registers = Registers {
         gpr: std::array::from_fn(|_| integer(rng)),
         rip: CODE,
         rflags: flags(rng),
         fs_base: base(rng),
         gs_base: base(rng),
+        cs,
+        ds,
     };
+    if mode == Mode::Compatible {
+        (registers.fs_base, registers.gs_base) = (0, 0);
+    }
     registers.gpr[4] = STACK
         + match rng.u8(..32) {
             // Just above or below the page's ends.

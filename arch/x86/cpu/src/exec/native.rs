@@ -144,10 +144,11 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     } else {
         Access::Read
     };
-    let linear = core.address(op, u64::from(memory.size), access)?;
-    if touched != Some(0) {
-        check_alignment(core, &memory, linear, op.seg)?;
+    if touched == Some(0) {
+        return run(core, op, &step).map(|_| ());
     }
+    let linear = core.address(op, u64::from(memory.size), access)?;
+    check_alignment(core, &memory, linear, op.seg)?;
     match touched {
         None => {
             if memory.direction.writes() {

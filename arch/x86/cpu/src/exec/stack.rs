@@ -129,12 +129,7 @@ pub fn pop_mem(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 
 pub fn pusha(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let size = u64::from(op.size);
-    // The last store is the deepest: check it first, so that nothing is left half done on a page boundary.
-    for slot in [7u64, 0] {
-        let pointer = core.state.gpr[RSP].wrapping_sub((slot + 1) * size) & core.stack_mask();
-        let linear = core.segmented(SS as u8, pointer, size, Access::Write)?;
-        core.probe_write(world, linear, size as usize, SS as u8)?;
-    }
+    // A fault leaves what was pushed before it below the stack pointer, as on a processor.
     for slot in 0..8u64 {
         let value = core.state.gpr[slot as usize];
         core.push_at(world, op.size, (slot + 1) * size, value)?;
@@ -144,16 +139,15 @@ pub fn pusha(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 }
 
 pub fn popa(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
-    let mut values = [0; 8];
-    for (slot, value) in values.iter_mut().enumerate() {
-        *value = core.peek(world, op.size, slot as u64 * u64::from(op.size))?;
-    }
-    core.release(8 * u64::from(op.size));
-    for (slot, value) in values.iter().rev().enumerate() {
-        if slot != RSP {
-            core.set_reg_sized(slot as u8, op.size, *value);
+    // A fault leaves the registers popped before it, and the stack pointer, so that it can be done again.
+    for slot in (0..8u8).rev() {
+        let above = u64::from(7 - slot) * u64::from(op.size);
+        let value = core.peek(world, op.size, above)?;
+        if usize::from(slot) != RSP {
+            core.set_reg_sized(slot, op.size, value);
         }
     }
+    core.release(8 * u64::from(op.size));
     Ok(())
 }
 

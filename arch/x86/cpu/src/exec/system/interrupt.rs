@@ -4,6 +4,7 @@ use super::flag_ops::virtual_image;
 use super::privileged;
 use crate::core::Attention;
 use crate::event::Event;
+use crate::mmu::access::size_mask;
 use crate::op::Op;
 use crate::state::{CR4_VME, flags};
 use crate::world::Access;
@@ -117,21 +118,17 @@ fn int_virtual(core: &mut Core, world: &mut dyn World, vector: u8, next: u64) ->
 pub fn bound(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let size = u64::from(op.size);
     let linear = core.address(op, 2 * size, Access::Read)?;
-    let mut bytes = [0; 8];
-    core.read_bytes(world, linear, &mut bytes[..2 * size as usize], op.seg)?;
-    let all = u64::from_le_bytes(bytes);
+    let above = linear.wrapping_add(size) & size_mask(core.mode.code_bits / 8);
+    // Two operands, as far as alignment is concerned.
     let (low, high, index) = if op.size == 2 {
-        (
-            i64::from(all as i16),
-            i64::from((all >> 16) as i16),
-            i64::from(core.reg::<u16>(op.dst) as i16),
-        )
+        let low = core.read::<u16>(world, linear, op.seg)? as i16;
+        let high = core.read::<u16>(world, above, op.seg)? as i16;
+        let index = core.reg::<u16>(op.dst) as i16;
+        (i32::from(low), i32::from(high), i32::from(index))
     } else {
-        (
-            i64::from(all as i32),
-            i64::from((all >> 32) as i32),
-            i64::from(core.reg::<u32>(op.dst) as i32),
-        )
+        let low = core.read::<u32>(world, linear, op.seg)? as i32;
+        let high = core.read::<u32>(world, above, op.seg)? as i32;
+        (low, high, core.reg::<u32>(op.dst) as i32)
     };
     if index < low || index > high {
         Err(Fault::plain(Vector::BR).into())

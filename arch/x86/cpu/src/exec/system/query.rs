@@ -96,7 +96,11 @@ pub fn arpl(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     };
     let old = if op.flags.has(OpFlags::MEMORY) {
         let linear = core.address(op, 2, Access::Write)?;
-        core.modify::<u16>(world, linear, op.seg, false, adjust)?
+        let old = core.read::<u16>(world, linear, op.seg)?;
+        if adjust(old) != old {
+            core.write(world, linear, op.seg, adjust(old))?;
+        }
+        old
     } else {
         let old = core.reg::<u16>(op.dst);
         core.set_reg(op.dst, adjust(old));
