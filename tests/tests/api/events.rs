@@ -1,6 +1,7 @@
 //! Pending events, run states, and what is queued to a vCPU.
 
 use crate::*;
+use ring3_client::VcpuExit;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use ring3_uapi::*;
@@ -87,6 +88,57 @@ fn run_states() {
         vcpu.set_mp_state(&KvmMpState { mp_state: 99 }),
         Err(Errno::EINVAL)
     );
+}
+
+/// Whether halted or held, an NMI is a reason to run on; a SIPI wakes who waits for it.
+#[test]
+fn what_waits_is_woken() {
+    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let ram = memory(0x10000);
+    // out 0x10, al; hlt, and where NMIs go: out 0x11, al
+    ram.write(0x1000, &[0xe6, 0x10, 0xf4]).unwrap();
+    ram.write(0x2000, &[0xe6, 0x11]).unwrap();
+    ram.store(2 * 4, &0x2000u32).unwrap();
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    let port_reached = |vcpu: &Vcpu| match vcpu.run() {
+        Ok(VcpuExit::IoOut(io)) => io.port,
+        exit => panic!("{exit:?}"),
+    };
+    for mp_state in [KVM_MP_STATE_HALTED, KVM_MP_STATE_AP_RESET_HOLD] {
+        let mut sregs = vcpu.get_sregs().unwrap();
+        (sregs.cs.base, sregs.cs.selector) = (0, 0);
+        vcpu.set_sregs(&sregs).unwrap();
+        let regs = KvmRegs {
+            rip: 0x1000,
+            rflags: 2,
+            rsp: 0x8000,
+            ..Default::default()
+        };
+        vcpu.set_regs(&regs).unwrap();
+        let unmasked = vcpu.get_vcpu_events().unwrap();
+        vcpu.set_vcpu_events(&KvmVcpuEvents {
+            nmi: Default::default(),
+            ..unmasked
+        })
+        .unwrap();
+        assert_eq!(vcpu.set_mp_state(&KvmMpState { mp_state }), OK);
+        assert_eq!(vcpu.nmi(), OK);
+        assert_eq!(port_reached(&vcpu), 0x11, "{mp_state}");
+        let runs = KvmMpState {
+            mp_state: KVM_MP_STATE_RUNNABLE,
+        };
+        assert_eq!(vcpu.get_mp_state(), Ok(runs));
+    }
+    let second = vm.create_vcpu(1).unwrap();
+    let started = KvmMpState {
+        mp_state: KVM_MP_STATE_SIPI_RECEIVED,
+    };
+    assert_eq!(second.set_mp_state(&started), OK);
+    // Vector zero: the vectors' page is what it executes, so that page says so.
+    ram.write(0, &[0xe6, 0x12]).unwrap();
+    assert_eq!(port_reached(&second), 0x12);
 }
 
 #[test]
