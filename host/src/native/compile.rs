@@ -29,7 +29,8 @@ const MOST_FORMS: usize = 1 << 16;
 
 #[derive(Default)]
 struct Cache {
-    forms: HashMap<Instruction, NativeStep>,
+    /// By form and code size, which comparing instructions leaves out.
+    forms: HashMap<(Instruction, CodeSize), NativeStep>,
     arena: Arena,
 }
 
@@ -44,14 +45,15 @@ pub fn compile(instr: &Instruction) -> Result<NativeStep, Unsupported> {
         .get_or_init(Mutex::default)
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    if let Some(step) = cache.forms.get(&form) {
+    let key = (form, form.code_size());
+    if let Some(step) = cache.forms.get(&key) {
         return Ok(step.clone());
     }
     let step = NativeStep(Arc::new(build(&form, &mut cache.arena)?));
     if cache.forms.len() >= MOST_FORMS {
         cache.forms.clear();
     }
-    cache.forms.insert(form, step.clone());
+    cache.forms.insert(key, step.clone());
     Ok(step)
 }
 

@@ -3,7 +3,7 @@
 use super::forms::Form;
 use super::layout::{self, CODE_PAGES, PAGE};
 use super::operands::{self, Encoded};
-use super::{Machine, place, prepare, values};
+use super::{Machine, place, prepare, save, values};
 use fastrand::Rng;
 
 /// A random instruction of the form.
@@ -23,7 +23,11 @@ pub fn machine(rng: &mut Rng, encoded: &Encoded, mut memory: Vec<u8>) -> Machine
     let size = encoded.instr.memory_size().size() as u64;
     let mut lies = None;
     if let Some(operand) = encoded.memory {
-        let wanted = place::target(rng, size.max(1));
+        let wanted = if save::is_extended(&encoded.instr) {
+            save::area(rng)
+        } else {
+            place::target(rng, size.max(1))
+        };
         let at = operand.aim(rng, &mut machine, encoded.instr.memory_segment(), wanted);
         values::refill(rng, &mut machine.memory, at);
         lies = Some(at);

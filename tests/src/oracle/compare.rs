@@ -1,7 +1,7 @@
 //! Telling two ends of the same case apart, but for what the architecture leaves undefined.
 
 use super::layout::{self, PAGE};
-use super::{CODE64, Machine, Trap, VectorState};
+use super::{CODE64, Machine, Trap, VectorState, save};
 use iced_x86::{Instruction, Mnemonic as M, Register, RflagsBits};
 
 /// One difference, in words.
@@ -32,12 +32,17 @@ pub fn differences(
         CODE64 => (16, u64::MAX),
         _ => (8, 0xffff_ffff),
     };
-    for n in 0..count {
-        word(GPR[n], host.registers.gpr[n] & kept, ours.registers.gpr[n] & kept);
+    let pairs = host.registers.gpr.iter().zip(&ours.registers.gpr);
+    for (name, (h, o)) in GPR.iter().zip(pairs).take(count) {
+        word(name, h & kept, o & kept);
     }
     let (h, o) = (&host.registers, &ours.registers);
     word("rip", h.rip, o.rip);
-    let mask = !(undefined_flags(instr, start) | NOT_COMPARED);
+    let undefined = match trap.vector {
+        BREAKPOINT => undefined_flags(instr, start),
+        _ => 0,
+    };
+    let mask = !(undefined | NOT_COMPARED);
     word("rflags", h.rflags & mask, o.rflags & mask);
     word("fs_base", h.fs_base, o.fs_base);
     word("gs_base", h.gs_base, o.gs_base);
@@ -83,24 +88,25 @@ fn traps(instr: &Instruction, host: Trap, ours: Trap, found: &mut Vec<Difference
 /// Whether each processor touches the parts of its memory operands in an order of its own, so that of two faults either
 /// may be the one.
 fn has_free_order(instr: &Instruction) -> bool {
-    matches!(
-        instr.mnemonic(),
-        M::Cmpsb
-            | M::Cmpsw
-            | M::Cmpsd
-            | M::Cmpsq
-            | M::Fnstenv
-            | M::Fldenv
-            | M::Fnsave
-            | M::Frstor
-            | M::Fxsave
-            | M::Fxsave64
-            | M::Fxrstor
-            | M::Fxrstor64
-            | M::Maskmovq
-            | M::Maskmovdqu
-            | M::Vmaskmovdqu
-    )
+    save::is_extended(instr)
+        || matches!(
+            instr.mnemonic(),
+            M::Cmpsb
+                | M::Cmpsw
+                | M::Cmpsd
+                | M::Cmpsq
+                | M::Fnstenv
+                | M::Fldenv
+                | M::Fnsave
+                | M::Frstor
+                | M::Fxsave
+                | M::Fxsave64
+                | M::Fxrstor
+                | M::Fxrstor64
+                | M::Maskmovq
+                | M::Maskmovdqu
+                | M::Vmaskmovdqu
+        )
 }
 
 /// The bits of a faulting address that are each processor's own affair.
@@ -195,7 +201,11 @@ fn undefined_flags(instr: &Instruction, start: &Machine) -> u64 {
     {
         return 0;
     }
-    let bits = instr.rflags_undefined();
+    let mut bits = instr.rflags_undefined();
+    if matches!(instr.mnemonic(), M::Rcl | M::Rcr) && shift_count(instr, start) != 1 {
+        // Also if the count is a multiple of what is rotated, and nothing moves.
+        bits |= RflagsBits::OF;
+    }
     [
         (RflagsBits::CF, 0),
         (RflagsBits::PF, 2),

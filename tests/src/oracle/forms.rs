@@ -82,7 +82,7 @@ pub fn family(code: Code) -> Family {
                 || code
                     .cpuid_features()
                     .iter()
-                    .any(|f| matches!(f, F::SSE | F::SSE2 | F::MMX | F::FXSR))
+                    .any(|f| matches!(f, F::SSE | F::SSE2 | F::MMX | F::FXSR | F::XSAVE))
             {
                 Family::Sse
             } else {
@@ -176,6 +176,9 @@ fn available(feature: CpuidFeature) -> bool {
         F::CLFLUSHOPT => cpuid(7, 0).ebx >> 23 & 1 != 0,
         F::CLWB => cpuid(7, 0).ebx >> 24 & 1 != 0,
         F::PREFETCHW => cpuid(0x8000_0001, 0).ecx >> 8 & 1 != 0,
+        F::XSAVE => std::arch::is_x86_feature_detected!("xsave"),
+        F::XSAVEOPT => cpuid(0xd, 1).eax & 1 != 0,
+        F::XSAVEC => cpuid(0xd, 1).eax >> 1 & 1 != 0,
         F::FSGSBASE => cpuid(7, 0).ebx & 1 != 0,
         // ENDBR is a NOP where it is nothing else.
         F::CET_IBT => true,

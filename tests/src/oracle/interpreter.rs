@@ -4,8 +4,7 @@
 //! is read off the stack.
 
 use super::layout::{PAGE, PAGES, WINDOWS};
-use super::{CODE64, Executor, Lost, Machine, Trap};
-use ring3_host::native::xsave::XFEATURES;
+use super::{CODE64, Executor, Lost, Machine, Trap, save};
 use ring3_host::testing::Rights;
 use ring3_x86_cpu::state::*;
 use ring3_x86_cpu::testing::TestWorld;
@@ -198,7 +197,7 @@ fn system_registers(state: &mut State) {
     state.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE;
     state.cr3 = TABLES;
     state.efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
-    state.xcr0 = XFEATURES;
+    state.xcr0 = save::features();
     state.gdtr = Table {
         base: KERNEL + GDT,
         limit: 0xff,

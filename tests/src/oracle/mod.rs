@@ -6,7 +6,8 @@
 //! * [`layout`]: the little world that the code finds itself in, the same for all executors.
 //! * [`forms`] enumerates the instruction forms there are, [`left_out`] says which are not tried and why, [`operands`]
 //!   makes instructions of a form, [`place`] chooses where their memory operands lie, [`values`] fills registers and
-//!   memory, [`prepare`] sees to what single instructions want, [`case`] puts these together.
+//!   memory, [`prepare`], [`x87`] and [`save`] see to what single
+//!   instructions want, [`case`] puts these together.
 //! * [`compare`] tells two ends apart, but for what the architecture leaves undefined; [`campaign`] is the loop.
 //!
 //! Covered are 64-bit mode and 32-bit compatibility mode at privilege level 3: the host lets an ordinary process use both.
@@ -22,6 +23,7 @@ pub mod native;
 pub mod operands;
 pub mod place;
 pub mod prepare;
+pub mod save;
 pub mod values;
 pub mod x87;
 

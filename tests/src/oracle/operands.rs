@@ -6,7 +6,8 @@ use super::layout::CODE;
 use super::place::{self, Operand};
 use fastrand::Rng;
 use iced_x86::{
-    Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register, RoundingControl,
+    Decoder, DecoderOptions, Encoder, FlowControl, Instruction, OpCodeOperandKind as K, OpKind, Register,
+    RoundingControl,
 };
 
 /// An instruction ready to be put into memory.
@@ -45,20 +46,62 @@ fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
             }
         }
     }
+    // Its place has to be chosen later.
+    if super::save::is_extended(&instr) && memory.is_some_and(|operand| operand.is_fixed()) {
+        return None;
+    }
     prefixes(rng, &mut instr, form);
     evex(rng, &mut instr, form, memory.is_some());
     let bits = form.mode.bits();
     let mut encoder = Encoder::new(bits);
     encoder.encode(&instr, rip).ok()?;
     let bytes = encoder.take_buffer();
-    let decoded = Decoder::with_ip(bits, &bytes, rip, DecoderOptions::NONE).decode();
-    (decoded.code() == form.code && decoded.len() == bytes.len()).then_some(Encoded {
+    let decode = |bytes: &[u8]| Decoder::with_ip(bits, bytes, rip, DecoderOptions::NONE).decode();
+    let decoded = decode(&bytes);
+    if decoded.code() != form.code || decoded.len() != bytes.len() {
+        return None;
+    }
+    let mut encoded = Encoded {
         mode: form.mode,
         instr: decoded,
         bytes,
         rip,
         memory,
-    })
+    };
+    if rng.u8(..) < 40 {
+        clutter(rng, &mut encoded, decode);
+    }
+    Some(encoded)
+}
+
+/// Puts prefixes in front that have no meaning there, if there are such.
+fn clutter(rng: &mut Rng, encoded: &mut Encoded, decode: impl Fn(&[u8]) -> Instruction) {
+    const PREFIXES: [u8; 9] = [0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3];
+    let old = encoded.instr;
+    if old.is_string_instruction() || old.is_ip_rel_memory_operand() {
+        return;
+    }
+    // To branches, all but segments may mean something, and not the same to all makers.
+    let count = if old.flow_control() == FlowControl::Next {
+        9
+    } else {
+        5
+    };
+    let mut bytes = vec![PREFIXES[rng.usize(..count)]];
+    if rng.u8(..) < 64 {
+        bytes.push(PREFIXES[rng.usize(..count)]);
+    }
+    bytes.extend_from_slice(&encoded.bytes);
+    let new = decode(&bytes);
+    let same_operands = (0..old.op_count()).all(|n| old.op_kind(n) == new.op_kind(n))
+        && old.memory_base() == new.memory_base()
+        && old.memory_index() == new.memory_index()
+        && old.memory_segment() == new.memory_segment()
+        && old.memory_displ_size() == new.memory_displ_size();
+    if new.code() == old.code() && new.len() == bytes.len() && same_operands {
+        encoded.instr = new;
+        encoded.bytes = bytes;
+    }
 }
 
 /// Mostly the middle of the first page, sometimes across the border of the two.

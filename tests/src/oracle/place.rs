@@ -152,6 +152,11 @@ pub fn target(rng: &mut Rng, size: u64) -> u64 {
 }
 
 impl Operand {
+    /// Whether the encoding alone decides the address.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed.is_some()
+    }
+
     /// Whether a register is part of the address.
     pub fn uses(&self, register: Register) -> bool {
         self.base.full_register() == register || self.index.full_register() == register

@@ -4,7 +4,7 @@ use super::layout::STACK;
 use super::operands::{Encoded, away};
 use super::place::target;
 use super::values::{AC, integer, mxcsr, read, write};
-use super::{Machine, Mode, x87};
+use super::{Machine, Mode, save, x87};
 use fastrand::Rng;
 use iced_x86::{Mnemonic as M, OpKind, Register};
 
@@ -21,6 +21,9 @@ pub fn before(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
     let instr = &encoded.instr;
     if instr.is_string_instruction() || implicit_address(encoded) {
         strings(rng, encoded, machine);
+    }
+    if save::is_extended(instr) {
+        save::request(rng, &mut machine.registers);
     }
     match instr.mnemonic() {
         M::Div | M::Idiv => division(rng, machine),
@@ -61,7 +64,8 @@ pub fn after(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine, at: Option
         match instr.mnemonic() {
             M::Jmp | M::Call => write(memory, at, &away(rng, encoded.rip).to_le_bytes()),
             M::Ldmxcsr | M::Vldmxcsr if rng.u8(..) < 220 => write(memory, at, &mxcsr(rng).to_le_bytes()),
-            M::Fxrstor | M::Fxrstor64 if rng.u8(..) < 220 => fxsave_image(rng, memory, at),
+            M::Fxrstor | M::Fxrstor64 if rng.u8(..) < 220 => save::legacy_image(rng, memory, at),
+            M::Xrstor | M::Xrstor64 if rng.u8(..) < 240 => save::extended_image(rng, memory, at),
             M::Fldenv | M::Frstor | M::Fldcw if rng.bool() => {
                 write(memory, at, &x87::control_word(rng).to_le_bytes());
             }
@@ -186,18 +190,6 @@ fn division(rng: &mut Rng, machine: &mut Machine) {
     }
     if rng.bool() {
         gpr[RAX] &= 0xff;
-    }
-}
-
-fn fxsave_image(rng: &mut Rng, memory: &mut [u8], at: u64) {
-    write(memory, at, &x87::control_word(rng).to_le_bytes());
-    for pointer in [8, 16] {
-        let any = rng.u64(..) & 0x7fff_ffff_ffff;
-        write(memory, at.wrapping_add(pointer), &any.to_le_bytes());
-    }
-    write(memory, at.wrapping_add(24), &mxcsr(rng).to_le_bytes());
-    for n in 0..8 {
-        write(memory, at.wrapping_add(32 + 16 * n), &x87::extended(rng));
     }
 }
 

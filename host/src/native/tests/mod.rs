@@ -52,6 +52,21 @@ fn legacy_sse_keeps_and_vex_zeroes_the_upper_halves() {
 }
 
 #[test]
+fn vzeroall_knows_as_many_registers_as_the_code_has() {
+    if !std::arch::is_x86_feature_detected!("avx") {
+        return;
+    }
+    for (bits, cleared) in [(64, 16), (32, 8), (64, 16)] {
+        let mut m = Machine::new();
+        m.vector.zmm = [Zmm([1; 8]); 32];
+        let step = step_in(bits, &[0xc5, 0xfc, 0x77]);
+        assert_eq!(step.run(&mut m.frame, &mut m.vector, &mut m.gpr), Outcome::Done);
+        let zero = m.vector.zmm.iter().filter(|z| **z == Zmm::default()).count();
+        assert_eq!(zero, cleared, "in {bits} bits");
+    }
+}
+
+#[test]
 fn memory_operands_are_the_bounce_buffer_in_every_mode() {
     let mut m = Machine::new();
     m.frame.mem[..16].copy_from_slice(&77u128.to_le_bytes());

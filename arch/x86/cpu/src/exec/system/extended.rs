@@ -5,10 +5,11 @@ use crate::op::Op;
 use crate::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RAX, RDX};
 use crate::world::Access;
 use crate::{Core, Fault, Step, World};
-use ring3_host::native::VectorState;
 use ring3_host::native::xsave::{
-    PointerWidth, XFEATURE_AVX, XFEATURE_SSE, XFEATURE_X87, XSAVE_HEADER, XSAVE_SIZE, component,
+    PointerWidth, XFEATURE_AVX, XFEATURE_HI16_ZMM, XFEATURE_SSE, XFEATURE_X87, XFEATURE_ZMM_HI256,
+    XSAVE_HEADER, XSAVE_SIZE, component,
 };
+use ring3_host::native::{MXCSR_DEFAULT, VectorState};
 
 /// XSAVE, and XSAVEOPT, whose optimisation is of no consequence here.
 pub const STANDARD: u64 = 0;
@@ -17,6 +18,7 @@ pub const COMPACTED: u64 = 1;
 const COMPACT: u64 = 1 << 63;
 const HEADER_END: usize = XSAVE_HEADER + 64;
 const FXSAVE_SIZE: usize = 512;
+const LARGEST_COMPONENT: usize = 1024;
 
 /// `dst` 8: the form with REX.W, whose pointers are 64 bits wide.
 fn width(op: &Op) -> PointerWidth {
@@ -134,7 +136,11 @@ pub fn xsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let end = end_of(wanted, compacted);
     let linear = aligned(core, op, end as u64, 64, Access::Write)?;
     core.probe_write(world, linear, end, op.seg)?;
-    let used = core.state.vector.in_use() & wanted;
+    let mut used = core.state.vector.in_use() & wanted;
+    if compacted && core.state.vector.mxcsr() != MXCSR_DEFAULT {
+        // In this format MXCSR is part of the component.
+        used |= wanted & XFEATURE_SSE;
+    }
     let mut area = Box::new([0u8; XSAVE_SIZE]);
     core.read_bytes(world, linear, &mut area[..HEADER_END], op.seg)?;
     let count = xmm_count(core);
@@ -143,7 +149,12 @@ pub fn xsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     if saved & XFEATURE_X87 != 0 {
         vector.save_x87(&mut area[..], width(op));
     }
-    if wanted & (XFEATURE_SSE | XFEATURE_AVX) != 0 {
+    let has_mxcsr = if compacted {
+        saved & XFEATURE_SSE
+    } else {
+        wanted & (XFEATURE_SSE | XFEATURE_AVX)
+    };
+    if has_mxcsr != 0 {
         vector.save_mxcsr(&mut area[..]);
     }
     if saved & XFEATURE_SSE != 0 {
@@ -166,12 +177,50 @@ pub fn xsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
             core.write_bytes(
                 world,
                 linear.wrapping_add(at as u64),
-                &area[at..at + size],
+                &area[at..at + known(core, feature, size)],
                 op.seg,
             )?;
         }
     }
     Ok(())
+}
+
+/// How many bytes of a component code of the current mode knows: there are eight registers outside of 64-bit mode.
+fn known(core: &Core, feature: u64, size: usize) -> usize {
+    match feature {
+        _ if core.mode.code_bits == 64 => size,
+        XFEATURE_AVX | XFEATURE_ZMM_HI256 => size / 2,
+        XFEATURE_HI16_ZMM => 0,
+        _ => size,
+    }
+}
+
+/// Loads the first bytes of a component, and leaves the others.
+fn load_part(vector: &mut VectorState, feature: u64, size: usize, part: &[u8]) {
+    let mut whole = [0; LARGEST_COMPONENT];
+    let Some(whole) = whole.get_mut(..size) else {
+        return;
+    };
+    vector.save_component(feature, whole);
+    whole[..part.len()].copy_from_slice(part);
+    vector.load_component(feature, whole);
+}
+
+/// Puts components into their initial configuration, as far as the mode knows them.
+fn reset(core: &mut Core, features: u64) {
+    if core.mode.code_bits == 64 {
+        core.state.vector.reset(features);
+        return;
+    }
+    core.state.vector.reset(features & XFEATURE_X87);
+    if features & XFEATURE_SSE != 0 {
+        core.state.vector.load_xmm(&[0; FXSAVE_SIZE], xmm_count(core));
+    }
+    for (feature, _, size) in layout(features, false) {
+        let zeroes = [0; LARGEST_COMPONENT];
+        let part = &zeroes[..known(core, feature, size).min(LARGEST_COMPONENT)];
+        load_part(&mut core.state.vector, feature, size, part);
+    }
 }
 
 fn word(area: &[u8], at: usize) -> u64 {
@@ -191,7 +240,7 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let compacted = format & COMPACT != 0;
     let rest_is_zero = area[XSAVE_HEADER + 16..HEADER_END].iter().all(|byte| *byte == 0);
     let valid = if compacted {
-        format & !COMPACT & !core.state.xcr0 == 0 && present & !format == 0 && rest_is_zero
+        format & !COMPACT & !core.state.xcr0 == 0 && present & !(format & !COMPACT) == 0 && rest_is_zero
     } else {
         format == 0 && present & !core.state.xcr0 == 0 && area[XSAVE_HEADER + 16..XSAVE_HEADER + 24] == [0; 8]
     };
@@ -201,12 +250,8 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let stored = if compacted { format } else { wanted & present };
     for (feature, at, size) in layout(stored & !COMPACT, compacted) {
         if wanted & present & feature != 0 {
-            core.read_bytes(
-                world,
-                linear.wrapping_add(at as u64),
-                &mut area[at..at + size],
-                op.seg,
-            )?;
+            let part = &mut area[at..at + known(core, feature, size)];
+            core.read_bytes(world, linear.wrapping_add(at as u64), part, op.seg)?;
         }
     }
     let count = xmm_count(core);
@@ -219,8 +264,12 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     };
     if wanted & has_mxcsr != 0 {
         vector.load_mxcsr(&area[..]).map_err(|_| Fault::GP0)?;
+    } else if compacted && wanted & XFEATURE_SSE != 0 {
+        // In this format MXCSR is part of the component, which takes its initial configuration.
+        vector.set_mxcsr(MXCSR_DEFAULT).map_err(|_| Fault::GP0)?;
     }
-    vector.reset(wanted & !present);
+    reset(core, wanted & !present);
+    let vector = &mut core.state.vector;
     if wanted & present & XFEATURE_X87 != 0 {
         vector.load_x87(&area[..], width);
     }
@@ -229,7 +278,8 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     }
     for (feature, at, size) in layout(stored & !COMPACT, compacted) {
         if wanted & present & feature != 0 {
-            vector.load_component(feature, &area[at..at + size]);
+            let part = &area[at..at + known(core, feature, size)];
+            load_part(&mut core.state.vector, feature, size, part);
         }
     }
     Ok(())

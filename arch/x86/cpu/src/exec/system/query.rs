@@ -95,9 +95,10 @@ pub fn arpl(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         }
     };
     let old = if op.flags.has(OpFlags::MEMORY) {
-        let linear = core.address(op, 2, Access::Write)?;
+        let linear = core.address(op, 2, Access::Read)?;
         let old = core.read::<u16>(world, linear, op.seg)?;
         if adjust(old) != old {
+            let linear = core.address(op, 2, Access::Write)?;
             core.write(world, linear, op.seg, adjust(old))?;
         }
         old
