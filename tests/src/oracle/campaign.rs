@@ -4,9 +4,9 @@
 //! contains it.
 
 use super::forms::{Family, Form, of_family};
+use super::operands::Encoded;
 use super::{Executor, Machine, Mode, Trap, case, compare, values};
 use fastrand::Rng;
-use iced_x86::Instruction;
 use std::collections::BTreeMap;
 
 /// What a run found.
@@ -109,15 +109,7 @@ fn one_form(
         if !found.is_empty() {
             report.failed_cases += 1;
             if !failed && report.failures.len() < TOLD {
-                let text = describe(
-                    form,
-                    number,
-                    &encoded.instr,
-                    &encoded.bytes,
-                    &start,
-                    truth,
-                    &found,
-                );
+                let text = describe(form, number, encoded, &start, truth, &found);
                 report.failures.push(text);
             }
             failed = true;
@@ -134,15 +126,20 @@ fn one_form(
 fn describe(
     form: &Form,
     number: usize,
-    instr: &Instruction,
-    bytes: &[u8],
+    encoded: &Encoded,
     start: &Machine,
     truth: Trap,
     found: &[String],
 ) -> String {
     let registers = &start.registers;
+    let Encoded {
+        instr,
+        bytes,
+        prelude,
+        ..
+    } = encoded;
     format!(
-        "{form}, case {number}: {instr} ({bytes:02x?}) at {:#x}\n  host ended with {truth:x?}\n  from gpr {:x?} fs {:#x} gs {:#x} rflags {:#x} mxcsr {:#x} fcw {:#x} fsw {:#x} ftw {:#x}\n  {}\n",
+        "{form}, case {number}: {instr} ({bytes:02x?} after {prelude:02x?}) at {:#x}\n  host ended with {truth:x?}\n  from gpr {:x?} fs {:#x} gs {:#x} rflags {:#x} mxcsr {:#x} fcw {:#x} fsw {:#x} ftw {:#x}\n  {}\n",
         registers.rip,
         registers.gpr,
         registers.fs_base,

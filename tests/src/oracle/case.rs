@@ -14,11 +14,16 @@ pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Encoded> {
 /// A state for the instruction, made upon `memory`.
 pub fn machine(rng: &mut Rng, encoded: &Encoded, mut memory: Vec<u8>) -> Machine {
     memory[..CODE_PAGES * PAGE as usize].fill(0xcc);
-    if let Some(at) = layout::offset(encoded.rip) {
-        memory[at..at + encoded.bytes.len()].copy_from_slice(&encoded.bytes);
+    let start = encoded.rip - encoded.prelude.len() as u64;
+    if let Some(at) = layout::offset(start) {
+        let code = encoded.prelude.iter().chain(&encoded.bytes);
+        memory[at..]
+            .iter_mut()
+            .zip(code)
+            .for_each(|(to, byte)| *to = *byte);
     }
     let mut machine = values::machine(rng, memory, encoded.mode);
-    machine.registers.rip = encoded.rip;
+    machine.registers.rip = start;
     prepare::before(rng, encoded, &mut machine);
     let size = encoded.instr.memory_size().size() as u64;
     let mut lies = None;

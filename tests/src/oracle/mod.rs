@@ -7,7 +7,8 @@
 //! * [`forms`] enumerates the instruction forms there are, [`left_out`] says which are not tried and why, [`operands`]
 //!   makes instructions of a form, [`place`] chooses where their memory operands lie, [`values`] fills registers and
 //!   memory, [`prepare`], [`x87`] and [`save`] see to what single
-//!   instructions want, [`case`] puts these together.
+//!   instructions want, [`prelude`] has another instruction go before it,
+//!   [`case`] puts these together.
 //! * [`compare`] tells two ends apart, but for what the architecture leaves undefined; [`campaign`] is the loop.
 //!
 //! Covered are 64-bit mode and 32-bit compatibility mode at privilege level 3: the host lets an ordinary process use both.
@@ -22,6 +23,7 @@ pub mod left_out;
 pub mod native;
 pub mod operands;
 pub mod place;
+pub mod prelude;
 pub mod prepare;
 pub mod save;
 pub mod values;

@@ -4,6 +4,7 @@ use super::Mode;
 use super::forms::{Form, Prefix, Side, has_choice};
 use super::layout::CODE;
 use super::place::{self, Operand};
+use super::prelude;
 use fastrand::Rng;
 use iced_x86::{
     Decoder, DecoderOptions, Encoder, FlowControl, Instruction, OpCodeOperandKind as K, OpKind, Register,
@@ -17,6 +18,8 @@ pub struct Encoded {
     pub instr: Instruction,
     pub bytes: Vec<u8>,
     pub rip: u64,
+    /// What is executed before it, right in front of it.
+    pub prelude: Vec<u8>,
     /// Its memory operand, if it has one that ModRM encodes.
     pub memory: Option<Operand>,
 }
@@ -66,11 +69,13 @@ fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
         instr: decoded,
         bytes,
         rip,
+        prelude: Vec::new(),
         memory,
     };
     if rng.u8(..) < 40 {
         clutter(rng, &mut encoded, decode);
     }
+    encoded.prelude = prelude::code(rng, &encoded);
     Some(encoded)
 }
 
@@ -282,7 +287,7 @@ pub fn target(rng: &mut Rng, rip: u64, short: bool) -> u64 {
         return if rng.bool() {
             rip + rng.u64(20..100)
         } else {
-            rip - rng.u64(1..100)
+            rip - rng.u64(20..100)
         };
     }
     match rng.u8(..32) {
@@ -292,10 +297,10 @@ pub fn target(rng: &mut Rng, rip: u64, short: bool) -> u64 {
     }
 }
 
-/// A place in the code pages that the instruction at `rip` does not occupy.
+/// A place in the code pages that neither the instruction at `rip` nor what is before it occupies.
 pub fn away(rng: &mut Rng, rip: u64) -> u64 {
     let at = CODE + rng.u64(..8000);
-    if (rip..rip + 16).contains(&at) {
+    if (rip - 16..rip + 16).contains(&at) {
         rip + 16
     } else {
         at
