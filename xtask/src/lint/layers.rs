@@ -11,15 +11,22 @@ use super::Finding;
 use crate::run::{cargo, output};
 
 /// (crate, its directory, the crates of ours it may use)
-const LAYERS: [(&str, &str, &[&str]); 14] = [
+const LAYERS: [(&str, &str, &[&str]); 15] = [
     ("ring3-uapi", "uapi", &[]),
     ("ring3-host", "host", &[]),
     ("ring3-kvm", "kvm", &["ring3-uapi", "ring3-host"]),
     ("ring3-x86-cpu", "arch/x86/cpu", &["ring3-host"]),
+    ("ring3-x86-jit", "arch/x86/jit", &["ring3-x86-cpu", "ring3-host"]),
     (
         "ring3-x86-kvm",
         "arch/x86/kvm",
-        &["ring3-uapi", "ring3-host", "ring3-kvm", "ring3-x86-cpu"],
+        &[
+            "ring3-uapi",
+            "ring3-host",
+            "ring3-kvm",
+            "ring3-x86-cpu",
+            "ring3-x86-jit",
+        ],
     ),
     (
         "ring3-client",

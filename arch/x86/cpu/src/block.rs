@@ -224,6 +224,13 @@ impl Blocks {
         self.clears
     }
 
+    /// A further tier lost what it kept with blocks.
+    pub fn forget_translations(&mut self) {
+        for block in &mut self.slab {
+            block.translated = Translated::default();
+        }
+    }
+
     #[inline(always)]
     pub fn get_mut(&mut self, index: u32) -> &mut Block {
         &mut self.slab[index as usize]

@@ -143,7 +143,9 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
                 unit: &mut s.unit,
             };
             let before = (s.cpu.core.instructions, host_tsc());
-            let leave = s.cpu.run(&mut machine, vcpu.seat().kick().word());
+            let leave = s
+                .cpu
+                .run_with(&mut s.engine, &mut machine, vcpu.seat().kick().word());
             account(vcpu, before, (s.cpu.core.instructions, host_tsc()));
             leave
         }

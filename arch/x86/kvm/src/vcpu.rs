@@ -10,6 +10,7 @@ use ring3_uapi::x86::{KVM_X86_DISABLE_EXITS_HLT, KVM_X86_QUIRK_MWAIT_NEVER_UD_FA
 use ring3_uapi::{KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
 use ring3_x86_cpu::state::{CR4_OSXSAVE, RDX};
 use ring3_x86_cpu::{Cpu, Features as Instructions, State};
+use ring3_x86_jit::Engine;
 
 use crate::X86;
 use crate::apic::Target;
@@ -35,6 +36,8 @@ pub const CLOCK_UPDATE: Request = Request::arch(0);
 /// What the vCPU's own thread (or an ioctl) works on.
 pub struct VcpuState {
     pub cpu: Cpu,
+    /// What executes the processor's hot code.
+    pub engine: Engine,
     pub unit: Unit,
 }
 
@@ -207,7 +210,8 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         enforce_pv_cpuid: false,
     };
     crate::vm::review_tsc(vm, seat.index(), tsc.offset);
-    Ok((VcpuState { cpu, unit }, Shared { posted, apic }))
+    let engine = Engine::new();
+    Ok((VcpuState { cpu, engine, unit }, Shared { posted, apic }))
 }
 
 /// INIT: the processor starts over; caches of time, MSRs and x87 state survive.

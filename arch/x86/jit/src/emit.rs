@@ -1,0 +1,390 @@
+//! Writing host code: the few fixed instructions that surround the guest's own.
+//!
+//! Nothing here knows the guest. Registers are numbered as the processor does; `GS:[offset]` is the context of
+//! [`crate::context`].
+
+use iced_x86::{Encoder, IcedError, Instruction};
+
+/// A host register, by the processor's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reg(pub u8);
+
+pub const RAX: Reg = Reg(0);
+pub const RCX: Reg = Reg(1);
+pub const RDX: Reg = Reg(2);
+pub const RBX: Reg = Reg(3);
+pub const RSP: Reg = Reg(4);
+pub const RBP: Reg = Reg(5);
+pub const RSI: Reg = Reg(6);
+pub const RDI: Reg = Reg(7);
+pub const R12: Reg = Reg(12);
+/// The guest's RSP.
+pub const R13: Reg = Reg(13);
+/// Scratch.
+pub const R14: Reg = Reg(14);
+/// Scratch.
+pub const R15: Reg = Reg(15);
+
+impl Reg {
+    fn low(self) -> u8 {
+        self.0 & 7
+    }
+
+    fn high(self) -> u8 {
+        self.0 >> 3
+    }
+}
+
+/// A place in the code being written, from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At(pub u32);
+
+/// A forward reference: four bytes of a jump's distance, yet to be filled in.
+#[derive(Debug)]
+#[must_use]
+pub struct Forward(At);
+
+/// The same of a short jump: one byte.
+#[derive(Debug)]
+#[must_use]
+pub struct ShortForward(At);
+
+/// Conditions, by their number in the opcode.
+pub const NE: u8 = 5;
+pub const A: u8 = 7;
+
+/// Code being written, to be executed at `base`.
+pub struct Emitter {
+    pub bytes: Vec<u8>,
+    base: u64,
+    encoder: Encoder,
+}
+
+impl Emitter {
+    pub fn new(base: u64) -> Emitter {
+        Emitter {
+            bytes: Vec::with_capacity(1024),
+            base,
+            encoder: Encoder::new(64),
+        }
+    }
+
+    pub fn here(&self) -> At {
+        At(self.bytes.len() as u32)
+    }
+
+    /// The address that a place will have.
+    pub fn address(&self, at: At) -> u64 {
+        self.base + u64::from(at.0)
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn imm32(&mut self, value: i32) {
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// Forgets everything from `at` on.
+    pub fn rewind(&mut self, at: At) {
+        self.bytes.truncate(at.0 as usize);
+    }
+
+    /// An instruction made by the encoder; nothing is written if it cannot be encoded.
+    pub fn instruction(&mut self, instr: &Instruction) -> Result<(), IcedError> {
+        let at = self.address(self.here());
+        self.encoder.encode(instr, at)?;
+        let code = self.encoder.take_buffer();
+        self.raw(&code);
+        self.encoder.set_buffer(code_buffer(code));
+        Ok(())
+    }
+
+    /// An instruction with `reg` and GS:[offset] as its operands, 64 bits wide.
+    fn gs(&mut self, opcode: u8, reg: Reg, offset: usize) {
+        self.raw(&[0x65, 0x48 | reg.high() << 2, opcode, reg.low() << 3 | 4, 0x25]);
+        self.imm32(offset as i32);
+    }
+
+    /// reg = GS:[offset]
+    pub fn load(&mut self, reg: Reg, offset: usize) {
+        self.gs(0x8b, reg, offset);
+    }
+
+    /// GS:[offset] = reg
+    pub fn store(&mut self, offset: usize, reg: Reg) {
+        self.gs(0x89, reg, offset);
+    }
+
+    /// reg += GS:[offset]; changes flags.
+    pub fn add_from(&mut self, reg: Reg, offset: usize) {
+        self.gs(0x03, reg, offset);
+    }
+
+    /// reg = the bits of `from` that the mask at GS:[offset] selects; leaves flags.
+    pub fn pext(&mut self, reg: Reg, from: Reg, offset: usize) {
+        let (r, v) = ((!reg.high() & 1) << 7, (!from.0 & 15) << 3);
+        self.raw(&[
+            0x65,
+            0xc4,
+            r | 0x62,
+            0x80 | v | 0b10,
+            0xf5,
+            reg.low() << 3 | 4,
+            0x25,
+        ]);
+        self.imm32(offset as i32);
+    }
+
+    /// JMP GS:[offset]
+    pub fn jump_through(&mut self, offset: usize) {
+        self.raw(&[0x65, 0xff, 0x24, 0x25]);
+        self.imm32(offset as i32);
+    }
+
+    /// reg = [base + displacement], 64 bits. `base` is none of RSP, R12.
+    pub fn load_at(&mut self, reg: Reg, base: Reg, displacement: i8) {
+        let rex = 0x48 | reg.high() << 2 | base.high();
+        self.raw(&[rex, 0x8b, 0x40 | reg.low() << 3 | base.low(), displacement as u8]);
+    }
+
+    /// [base] = reg, 64 bits. `base` is none of RSP, R12; R13 and RBP cost nothing more.
+    pub fn store_at(&mut self, base: Reg, reg: Reg) {
+        let rex = 0x48 | reg.high() << 2 | base.high();
+        self.raw(&[rex, 0x89, 0x40 | reg.low() << 3 | base.low(), 0]);
+    }
+
+    /// reg = [a + b], 64 bits.
+    pub fn load_sum(&mut self, reg: Reg, a: Reg, b: Reg) {
+        let rex = 0x48 | reg.high() << 2 | b.high() << 1 | a.high();
+        self.raw(&[rex, 0x8b, 0x44 | reg.low() << 3, b.low() << 3 | a.low(), 0]);
+    }
+
+    /// [a + b] = reg, 64 bits.
+    pub fn store_sum(&mut self, a: Reg, b: Reg, reg: Reg) {
+        let rex = 0x48 | reg.high() << 2 | b.high() << 1 | a.high();
+        self.raw(&[rex, 0x89, 0x44 | reg.low() << 3, b.low() << 3 | a.low(), 0]);
+    }
+
+    /// [a + b] = value, sign-extended to 64 bits.
+    pub fn store_sum_imm(&mut self, a: Reg, b: Reg, value: i32) {
+        let rex = 0x48 | b.high() << 1 | a.high();
+        self.raw(&[rex, 0xc7, 0x44, b.low() << 3 | a.low(), 0]);
+        self.imm32(value);
+    }
+
+    /// reg = [base + 8 * scaled], 64 bits, or its address.
+    pub fn lea_scaled(&mut self, reg: Reg, base: Reg, scaled: Reg, scale: u8) {
+        let rex = 0x48 | reg.high() << 2 | scaled.high() << 1 | base.high();
+        let sib = (scale.trailing_zeros() as u8) << 6 | scaled.low() << 3 | base.low();
+        self.raw(&[rex, 0x8d, 0x44 | reg.low() << 3, sib, 0]);
+    }
+
+    /// reg = base + displacement; leaves flags.
+    pub fn lea(&mut self, reg: Reg, base: Reg, displacement: i32) {
+        let rex = 0x48 | reg.high() << 2 | base.high();
+        let needs_sib = base.low() == 4;
+        let short = i8::try_from(displacement).is_ok();
+        let mode = if short { 0x40 } else { 0x80 };
+        self.raw(&[rex, 0x8d, mode | reg.low() << 3 | base.low()]);
+        if needs_sib {
+            self.raw(&[0x24]);
+        }
+        if short {
+            self.raw(&[displacement as u8]);
+        } else {
+            self.imm32(displacement);
+        }
+    }
+
+    /// to = from, 64 bits.
+    pub fn mov(&mut self, to: Reg, from: Reg) {
+        self.raw(&[
+            0x48 | from.high() << 2 | to.high(),
+            0x89,
+            0xc0 | from.low() << 3 | to.low(),
+        ]);
+    }
+
+    /// The lower half of `to` = that of `from`; the upper becomes zero.
+    pub fn mov32(&mut self, to: Reg, from: Reg) {
+        self.raw(&[
+            0x40 | from.high() << 2 | to.high(),
+            0x89,
+            0xc0 | from.low() << 3 | to.low(),
+        ]);
+    }
+
+    /// reg = value, as short as it can be said; leaves flags.
+    pub fn constant(&mut self, reg: Reg, value: u64) {
+        if let Ok(value) = u32::try_from(value) {
+            if reg.high() != 0 {
+                self.raw(&[0x41]);
+            }
+            self.raw(&[0xb8 | reg.low()]);
+            self.raw(&value.to_le_bytes());
+        } else if let Ok(value) = i32::try_from(value as i64) {
+            self.raw(&[0x48 | reg.high(), 0xc7, 0xc0 | reg.low()]);
+            self.imm32(value);
+        } else {
+            self.raw(&[0x48 | reg.high(), 0xb8 | reg.low()]);
+            self.raw(&value.to_le_bytes());
+        }
+    }
+
+    /// Jumps if the condition holds.
+    pub fn jump_if(&mut self, condition: u8) -> Forward {
+        self.raw(&[0x0f, 0x80 | condition, 0, 0, 0, 0]);
+        Forward(At(self.here().0 - 4))
+    }
+
+    pub fn jump(&mut self) -> Forward {
+        self.raw(&[0xe9, 0, 0, 0, 0]);
+        Forward(At(self.here().0 - 4))
+    }
+
+    /// Jumps if RCX is zero; leaves flags.
+    pub fn jump_if_rcx_zero(&mut self) -> ShortForward {
+        self.raw(&[0xe3, 0]);
+        ShortForward(At(self.here().0 - 1))
+    }
+
+    /// Jumps back.
+    pub fn jump_to(&mut self, to: At) {
+        let forward = self.jump();
+        self.bind_at(forward, to);
+    }
+
+    /// Calls or jumps to an absolute address within reach.
+    pub fn call_address(&mut self, address: u64) {
+        self.raw(&[0xe8]);
+        self.relative(address);
+    }
+
+    pub fn jump_address(&mut self, address: u64) {
+        self.raw(&[0xe9]);
+        self.relative(address);
+    }
+
+    fn relative(&mut self, address: u64) {
+        let next = self.address(self.here()) + 4;
+        self.imm32(address.wrapping_sub(next) as i32);
+    }
+
+    /// Makes a forward jump come here.
+    pub fn bind(&mut self, forward: Forward) {
+        let here = self.here();
+        self.bind_at(forward, here);
+    }
+
+    fn bind_at(&mut self, Forward(at): Forward, to: At) {
+        let distance = to.0.wrapping_sub(at.0 + 4);
+        let at = at.0 as usize;
+        self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+    }
+
+    pub fn bind_short(&mut self, ShortForward(at): ShortForward) {
+        let distance = self.here().0 - (at.0 + 1);
+        debug_assert!(distance < 128);
+        self.bytes[at.0 as usize] = distance as u8;
+    }
+
+    /// Where a forward jump's distance is.
+    pub fn site(&self, Forward(at): &Forward) -> At {
+        *at
+    }
+}
+
+/// Emptied, for the encoder to fill again.
+fn code_buffer(mut used: Vec<u8>) -> Vec<u8> {
+    used.clear();
+    used
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+
+    fn listing(write: impl FnOnce(&mut Emitter)) -> Vec<String> {
+        let mut emitter = Emitter::new(0x1000);
+        write(&mut emitter);
+        let mut formatter = IntelFormatter::new();
+        let mut decoder = Decoder::with_ip(64, &emitter.bytes, 0x1000, DecoderOptions::NONE);
+        let mut lines = Vec::new();
+        while decoder.can_decode() {
+            let mut line = String::new();
+            formatter.format(&decoder.decode(), &mut line);
+            lines.push(line);
+        }
+        lines
+    }
+
+    #[test]
+    fn each_primitive_is_the_instruction_it_says() {
+        let lines = listing(|e| {
+            e.load(R14, 0x80);
+            e.store(0x88, RCX);
+            e.add_from(R14, 0x90);
+            e.pext(R15, R14, 0x98);
+            e.jump_through(0xa0);
+            e.load_at(R14, R14, 24);
+            e.store_at(R15, R14);
+            e.load_sum(RBP, R14, R15);
+            e.store_sum_imm(R14, R15, -2);
+            e.lea_scaled(R15, RCX, R15, 8);
+            e.lea(R13, R13, -8);
+            e.lea(R13, RSP, 0x100);
+            e.mov(R13, RBP);
+            e.mov32(R14, R15);
+            e.constant(R14, 5);
+            e.constant(RCX, u64::MAX);
+            e.constant(R15, 0x1234_5678_9abc_def0);
+            e.call_address(0x2000);
+        });
+        let expected = [
+            "mov r14,gs:[80h]",
+            "mov gs:[88h],rcx",
+            "add r14,gs:[90h]",
+            "pext r15,r14,gs:[98h]",
+            "jmp qword ptr gs:[0A0h]",
+            "mov r14,[r14+18h]",
+            "mov [r15],r14",
+            "mov rbp,[r14+r15]",
+            "mov qword ptr [r14+r15],0FFFFFFFFFFFFFFFEh",
+            "lea r15,[rcx+r15*8]",
+            "lea r13,[r13-8]",
+            "lea r13,[rsp+100h]",
+            "mov r13,rbp",
+            "mov r14d,r15d",
+            "mov r14d,5",
+            "mov rcx,0FFFFFFFFFFFFFFFFh",
+            "mov r15,123456789ABCDEF0h",
+            "call 0000000000002000h",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn jumps_reach_their_labels() {
+        let lines = listing(|e| {
+            let start = e.here();
+            let out = e.jump_if(NE);
+            let near = e.jump_if_rcx_zero();
+            e.jump_to(start);
+            e.bind_short(near);
+            e.bind(out);
+            e.raw(&[0x90]);
+        });
+        assert_eq!(
+            lines,
+            [
+                "jne 000000000000100Dh",
+                "jrcxz 000000000000100Dh",
+                "jmp 0000000000001000h",
+                "nop"
+            ]
+        );
+    }
+}

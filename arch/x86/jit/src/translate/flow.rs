@@ -1,0 +1,208 @@
+//! The stack and near branches.
+
+use super::{Emitted, NotHere, Touch, Translator};
+use crate::context::{JUMP_MASK_AT, JUMPS_AT, SAVED_RCX, TARGET, home};
+use crate::emit::{R13, R14, R15, RBP, RCX, Reg};
+use iced_x86::{Code, Instruction, OpKind, Register};
+
+/// Whether a branch stays in its segment.
+pub(super) fn is_near(instr: &Instruction) -> bool {
+    instr.is_jcc_short_or_near()
+        || instr.is_jmp_short_or_near()
+        || instr.is_call_near()
+        || instr.is_call_near_indirect()
+        || instr.is_jmp_near_indirect()
+        || instr.is_loopcc()
+        || instr.is_loop()
+        || instr.is_jcx_short()
+        || matches!(instr.code(), Code::Retnq | Code::Retnq_imm16)
+}
+
+fn number(reg: Register) -> u8 {
+    reg.full_register().number() as u8
+}
+
+impl Translator<'_> {
+    /// Translates what is here; `None` for anything else.
+    pub(super) fn flow(&mut self, instr: &Instruction) -> Option<Emitted> {
+        Some(match instr.code() {
+            Code::Push_r64 => self.push(number(instr.op0_register())),
+            Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => {
+                let value = if instr.op0_kind() == OpKind::Immediate8to64 {
+                    instr.immediate8to64()
+                } else {
+                    instr.immediate32to64()
+                };
+                self.push_constant(value as u64)
+            }
+            Code::Pop_r64 => self.pop(number(instr.op0_register())),
+            Code::Leaveq => self.leave(),
+            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
+                self.go(instr.near_branch64());
+                Ok(())
+            }
+            Code::Call_rel32_64 => self.call(instr),
+            Code::Call_rm64 => self.call_indirect(instr),
+            Code::Jmp_rm64 => self.target(instr).map(|()| self.go_indirect()),
+            Code::Retnq => self.ret(0),
+            Code::Retnq_imm16 => self.ret(instr.immediate16()),
+            _ if instr.is_jcc_short_or_near() => self.jcc(instr),
+            _ => return None,
+        })
+    }
+
+    /// Looks up the eight bytes below the stack's top, for a store.
+    fn below_top(&mut self) {
+        self.e.lea(R15, R13, -8);
+        self.lookup(8, Touch::Write);
+    }
+
+    fn push(&mut self, guest: u8) -> Emitted {
+        self.below_top();
+        if guest >= 13 {
+            self.join();
+            self.e.load(R14, home(Reg(guest)));
+            self.may_fault();
+            self.e.store_at(R15, R14);
+        } else {
+            let host = if guest == 4 { R13 } else { Reg(guest) };
+            self.may_fault();
+            self.e.store_sum(R14, R15, host);
+        }
+        self.e.lea(R13, R13, -8);
+        Ok(())
+    }
+
+    fn push_constant(&mut self, value: u64) -> Emitted {
+        self.below_top();
+        match i32::try_from(value as i64) {
+            Ok(value) => {
+                self.may_fault();
+                self.e.store_sum_imm(R14, R15, value);
+            }
+            Err(_) => {
+                self.join();
+                self.e.constant(R14, value);
+                self.may_fault();
+                self.e.store_at(R15, R14);
+            }
+        }
+        self.e.lea(R13, R13, -8);
+        Ok(())
+    }
+
+    fn pop(&mut self, guest: u8) -> Emitted {
+        self.e.mov(R15, R13);
+        self.lookup(8, Touch::Read);
+        self.may_fault();
+        match guest {
+            4 => self.e.load_sum(R13, R14, R15),
+            13.. => {
+                self.e.load_sum(R14, R14, R15);
+                self.e.store(home(Reg(guest)), R14);
+                self.e.lea(R13, R13, 8);
+            }
+            _ => {
+                self.e.load_sum(Reg(guest), R14, R15);
+                self.e.lea(R13, R13, 8);
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Emitted {
+        self.e.mov(R15, RBP);
+        self.lookup(8, Touch::Read);
+        self.may_fault();
+        self.e.load_sum(R14, R14, R15);
+        self.e.lea(R13, RBP, 8);
+        self.e.mov(RBP, R14);
+        Ok(())
+    }
+
+    fn call(&mut self, instr: &Instruction) -> Emitted {
+        self.push_constant(instr.next_ip())?;
+        self.go(instr.near_branch64());
+        Ok(())
+    }
+
+    fn call_indirect(&mut self, instr: &Instruction) -> Emitted {
+        if instr.op0_kind() == OpKind::Register {
+            if number(instr.op0_register()) == 4 {
+                return Err(NotHere);
+            }
+            self.push_constant(instr.next_ip())?;
+            self.target(instr)?;
+        } else {
+            self.target(instr)?;
+            self.e.store(TARGET, R14);
+            self.push_constant(instr.next_ip())?;
+            self.e.load(R14, TARGET);
+        }
+        self.go_indirect();
+        Ok(())
+    }
+
+    /// R14 = where an indirect branch goes.
+    fn target(&mut self, instr: &Instruction) -> Emitted {
+        if instr.op0_kind() == OpKind::Register {
+            match number(instr.op0_register()) {
+                4 => self.e.mov(R14, R13),
+                guest @ 13.. => self.e.load(R14, home(Reg(guest))),
+                guest => self.e.mov(R14, Reg(guest)),
+            }
+            return Ok(());
+        }
+        self.address(instr)?;
+        self.lookup(8, Touch::Read);
+        self.may_fault();
+        self.e.load_sum(R14, R14, R15);
+        Ok(())
+    }
+
+    fn ret(&mut self, more: u16) -> Emitted {
+        self.e.mov(R15, R13);
+        self.lookup(8, Touch::Read);
+        self.may_fault();
+        self.e.load_sum(R14, R14, R15);
+        self.e.lea(R13, R13, 8 + i32::from(more));
+        self.go_indirect();
+        Ok(())
+    }
+
+    /// Goes on at the address in R14.
+    fn go_indirect(&mut self) {
+        let e = &mut self.e;
+        e.store(SAVED_RCX, RCX);
+        e.pext(R15, R14, JUMP_MASK_AT);
+        e.load(RCX, JUMPS_AT);
+        // Sixteen bytes an entry.
+        e.lea_scaled(R15, R15, R15, 1);
+        e.lea_scaled(R15, RCX, R15, 8);
+        e.load_at(RCX, R15, 0);
+        e.lea_scaled(RCX, RCX, R14, 1);
+        let found = e.jump_if_rcx_zero();
+        e.load(RCX, SAVED_RCX);
+        e.jump_address(self.stubs.lookup);
+        e.bind_short(found);
+        e.load(RCX, SAVED_RCX);
+        // jmp [r15 + 8]
+        e.raw(&[0x41, 0xff, 0x67, 0x08]);
+    }
+
+    fn jcc(&mut self, instr: &Instruction) -> Emitted {
+        let target = instr.near_branch64();
+        // The decoder counts conditions from one.
+        let condition = (instr.condition_code() as u8).wrapping_sub(1) & 15;
+        let taken = self.e.jump_if(condition);
+        if target >> 12 == self.source.linear >> 12 {
+            self.links.push((taken, target));
+            self.go(instr.next_ip());
+        } else {
+            self.go(instr.next_ip());
+            self.e.bind(taken);
+            self.go(target);
+        }
+        Ok(())
+    }
+}

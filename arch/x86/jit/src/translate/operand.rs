@@ -1,0 +1,391 @@
+//! Instructions of the general registers and one memory operand.
+
+use super::{Emitted, NotHere, Touch, Translator};
+use crate::context::{FS_BASE, GS_BASE, home};
+use crate::emit::{R14, R15, Reg};
+use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
+
+/// Guest registers that have no host register: their homes are in the context.
+fn is_displaced(number: usize) -> bool {
+    number >= 13
+}
+
+fn number(reg: Register) -> usize {
+    reg.full_register().number()
+}
+
+fn is_high_byte(reg: Register) -> bool {
+    matches!(reg, Register::AH | Register::BH | Register::CH | Register::DH)
+}
+
+/// The general register of that number and width.
+fn sized(number: usize, size: usize) -> Register {
+    let n = number as u32;
+    match size {
+        8 => Register::RAX + n,
+        4 => Register::EAX + n,
+        2 => Register::AX + n,
+        _ if n < 4 => Register::AL + n,
+        _ => Register::SPL + (n - 4),
+    }
+}
+
+/// Instructions that do the same on the host's registers and memory as on the guest's.
+fn is_plain(instr: &Instruction) -> bool {
+    use Mnemonic as M;
+    let operands = (0..instr.op_count()).all(|n| match instr.op_kind(n) {
+        OpKind::Register => instr.op_register(n).is_gpr(),
+        OpKind::Memory => instr.memory_size().size() <= 8,
+        kind => !matches!(kind, OpKind::FarBranch16 | OpKind::FarBranch32) && !is_implicit_memory(kind),
+    });
+    let known = matches!(
+        instr.mnemonic(),
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Add
+            | M::Sub
+            | M::And
+            | M::Or
+            | M::Xor
+            | M::Cmp
+            | M::Test
+            | M::Inc
+            | M::Dec
+            | M::Neg
+            | M::Not
+            | M::Adc
+            | M::Sbb
+            | M::Shl
+            | M::Sal
+            | M::Shr
+            | M::Sar
+            | M::Rol
+            | M::Ror
+            | M::Rcl
+            | M::Rcr
+            | M::Shld
+            | M::Shrd
+            | M::Imul
+            | M::Mul
+            | M::Div
+            | M::Idiv
+            | M::Bt
+            | M::Bts
+            | M::Btr
+            | M::Btc
+            | M::Bsf
+            | M::Bsr
+            | M::Tzcnt
+            | M::Lzcnt
+            | M::Popcnt
+            | M::Bswap
+            | M::Xchg
+            | M::Xadd
+            | M::Cmpxchg
+            | M::Cdq
+            | M::Cqo
+            | M::Cdqe
+            | M::Cwde
+            | M::Cbw
+            | M::Cwd
+            | M::Andn
+            | M::Bextr
+            | M::Blsi
+            | M::Blsmsk
+            | M::Blsr
+            | M::Bzhi
+            | M::Mulx
+            | M::Pdep
+            | M::Pext
+            | M::Rorx
+            | M::Sarx
+            | M::Shlx
+            | M::Shrx
+            | M::Movbe
+            | M::Crc32
+            | M::Adcx
+            | M::Adox
+            | M::Cmc
+            | M::Clc
+            | M::Stc
+            | M::Lahf
+            | M::Sahf
+            | M::Lea
+    );
+    operands && (known || is_conditional(instr))
+}
+
+/// CMOVcc and SETcc.
+fn is_conditional(instr: &Instruction) -> bool {
+    instr.encoding() == iced_x86::EncodingKind::Legacy
+        && instr.condition_code() != iced_x86::ConditionCode::None
+        && !instr.is_jcc_short_or_near()
+        && !instr.is_loopcc()
+}
+
+fn is_implicit_memory(kind: OpKind) -> bool {
+    use OpKind as K;
+    matches!(
+        kind,
+        K::MemorySegSI
+            | K::MemorySegESI
+            | K::MemorySegRSI
+            | K::MemorySegDI
+            | K::MemorySegEDI
+            | K::MemorySegRDI
+            | K::MemoryESDI
+            | K::MemoryESEDI
+            | K::MemoryESRDI
+    )
+}
+
+/// Instructions that leave no trace.
+fn does_nothing(instr: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        instr.mnemonic(),
+        M::Nop
+            | M::Endbr64
+            | M::Endbr32
+            | M::Prefetchnta
+            | M::Prefetcht0
+            | M::Prefetcht1
+            | M::Prefetcht2
+            | M::Prefetchw
+    )
+}
+
+impl Translator<'_> {
+    pub(super) fn plain(&mut self, n: usize, instr: &Instruction) -> Emitted {
+        if does_nothing(instr) {
+            return Ok(());
+        }
+        if matches!(
+            instr.mnemonic(),
+            Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Pause
+        ) {
+            self.copy(n);
+            return Ok(());
+        }
+        if !is_plain(instr) {
+            return Err(NotHere);
+        }
+        if instr.mnemonic() == Mnemonic::Lea {
+            return self.load_address(instr);
+        }
+        match (0..instr.op_count()).find(|n| instr.op_kind(*n) == OpKind::Memory) {
+            None => self.registers(n, instr),
+            Some(_) => self.with_memory(instr),
+        }
+    }
+
+    /// The instruction's bytes as they are.
+    fn copy(&mut self, n: usize) {
+        let op = &self.source.ops[n];
+        let bytes = &self.source.code[usize::from(op.start)..usize::from(op.next)];
+        self.e.raw(bytes);
+    }
+
+    fn registers(&mut self, n: usize, instr: &Instruction) -> Emitted {
+        let moved = |k: &u32| {
+            instr.op_kind(*k) == OpKind::Register && matches!(number(instr.op_register(*k)), 4 | 13..)
+        };
+        let division = matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+        if !(0..instr.op_count()).any(|k| moved(&k) && !is_high_byte(instr.op_register(k))) {
+            if division {
+                self.may_fault();
+            }
+            self.copy(n);
+            return Ok(());
+        }
+        self.substituted(*instr, &[R14, R15], division)
+    }
+
+    /// The instruction with the registers that are elsewhere replaced: RSP by R13, the displaced ones by scratch.
+    fn substituted(&mut self, mut instr: Instruction, scratch: &[Reg], faults: bool) -> Emitted {
+        let original = instr;
+        let mut held: Vec<(usize, Reg)> = Vec::new();
+        let mut written = [false; 16];
+        for k in 0..original.op_count() {
+            if original.op_kind(k) != OpKind::Register {
+                continue;
+            }
+            let reg = original.op_register(k);
+            if is_high_byte(reg) {
+                continue;
+            }
+            let guest = number(reg);
+            let host = if guest == 4 {
+                13
+            } else if is_displaced(guest) {
+                let known = held
+                    .iter()
+                    .find(|(other, _)| *other == guest)
+                    .map(|(_, host)| *host);
+                let host = match known {
+                    Some(host) => host,
+                    None => {
+                        let host = *scratch.get(held.len()).ok_or(NotHere)?;
+                        held.push((guest, host));
+                        host
+                    }
+                };
+                let access = self.info.info(&original).op_access(k);
+                written[guest] |= !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+                usize::from(host.0)
+            } else {
+                continue;
+            };
+            instr.set_op_register(k, sized(host, reg.size()));
+        }
+        for (guest, host) in &held {
+            self.e.load(*host, home(Reg(*guest as u8)));
+        }
+        if faults {
+            self.may_fault();
+        }
+        self.e.instruction(&instr)?;
+        for (guest, host) in &held {
+            if written[*guest] {
+                self.e.store(home(Reg(*guest as u8)), *host);
+            }
+        }
+        Ok(())
+    }
+
+    fn with_memory(&mut self, instr: &Instruction) -> Emitted {
+        // The bit may lie outside of the operand.
+        let string_of_bits = matches!(
+            instr.mnemonic(),
+            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+        ) && instr.op1_kind() == OpKind::Register;
+        let high = (0..instr.op_count())
+            .any(|k| instr.op_kind(k) == OpKind::Register && is_high_byte(instr.op_register(k)));
+        if string_of_bits || high {
+            return Err(NotHere);
+        }
+        let size = instr.memory_size().size();
+        let info = self.info.info(instr);
+        let writes = info
+            .used_memory()
+            .iter()
+            .any(|m| !matches!(m.access(), OpAccess::Read | OpAccess::CondRead));
+        let touch = if writes { Touch::Write } else { Touch::Read };
+        self.address(instr)?;
+        self.lookup(size, touch);
+        let mut host = *instr;
+        host.set_segment_prefix(Register::None);
+        host.set_memory_index_scale(1);
+        host.set_memory_displacement64(0);
+        host.set_memory_displ_size(0);
+        let displaced = (0..instr.op_count())
+            .any(|k| instr.op_kind(k) == OpKind::Register && is_displaced(number(instr.op_register(k))));
+        if displaced {
+            self.join();
+            host.set_memory_base(Register::R15);
+            host.set_memory_index(Register::None);
+            return self.substituted(host, &[R14], true);
+        }
+        host.set_memory_base(Register::R14);
+        host.set_memory_index(Register::R15);
+        self.substituted(host, &[], true)
+    }
+
+    /// R15 = the linear address of the memory operand.
+    pub(super) fn address(&mut self, instr: &Instruction) -> Emitted {
+        if instr.memory_displ_size() == 8 && instr.memory_base() == Register::None {
+            return Err(NotHere);
+        }
+        if instr.is_ip_rel_memory_operand() {
+            if instr.memory_base() != Register::RIP {
+                return Err(NotHere);
+            }
+            self.e.constant(R15, instr.ip_rel_memory_address());
+        } else {
+            let (base, index) = self.address_registers(instr)?;
+            let wide = base.size().max(index.size()) != 4;
+            let operand = MemoryOperand::new(
+                base,
+                index,
+                instr.memory_index_scale(),
+                instr.memory_displacement64() as i64,
+                instr.memory_displ_size(),
+                false,
+                Register::None,
+            );
+            let lea = if wide {
+                Instruction::with2(Code::Lea_r64_m, Register::R15, operand)
+            } else {
+                Instruction::with2(Code::Lea_r32_m, Register::R15D, operand)
+            };
+            self.e.instruction(&lea?)?;
+        }
+        let base = match instr.memory_segment() {
+            Register::FS => FS_BASE,
+            Register::GS => GS_BASE,
+            _ => return Ok(()),
+        };
+        self.e.load(R14, base);
+        self.join();
+        Ok(())
+    }
+
+    /// The host registers that base and index are in, brought to scratch where need be: the base to R15, the index to
+    /// R14.
+    fn address_registers(&mut self, instr: &Instruction) -> Result<(Register, Register), NotHere> {
+        let (base, index) = (instr.memory_base(), instr.memory_index());
+        for reg in [base, index] {
+            if reg != Register::None && !(reg.is_gpr() && reg.size() >= 4) {
+                return Err(NotHere);
+            }
+        }
+        let mut bring = |reg: Register, scratch: Reg| {
+            if reg == Register::None {
+                return reg;
+            }
+            let guest = number(reg);
+            if guest == 4 {
+                sized(13, reg.size())
+            } else if is_displaced(guest) {
+                self.e.load(scratch, home(Reg(guest as u8)));
+                sized(usize::from(scratch.0), reg.size())
+            } else {
+                reg
+            }
+        };
+        Ok((bring(base, R15), bring(index, R14)))
+    }
+
+    fn load_address(&mut self, instr: &Instruction) -> Emitted {
+        let guest = number(instr.op0_register());
+        let size = instr.op0_register().size();
+        let host = match guest {
+            4 => 13,
+            _ if is_displaced(guest) => 15,
+            _ => guest,
+        };
+        if instr.is_ip_rel_memory_operand() {
+            if size != 8 || instr.memory_base() != Register::RIP {
+                return Err(NotHere);
+            }
+            self.e.constant(Reg(host as u8), instr.ip_rel_memory_address());
+        } else {
+            let (base, index) = self.address_registers(instr)?;
+            if size == 2 && is_displaced(guest) {
+                return Err(NotHere);
+            }
+            let mut lea = *instr;
+            lea.set_segment_prefix(Register::None);
+            lea.set_memory_base(base);
+            lea.set_memory_index(index);
+            lea.set_op0_register(sized(host, size));
+            self.e.instruction(&lea)?;
+        }
+        if is_displaced(guest) {
+            self.e.store(home(Reg(guest as u8)), R15);
+        }
+        Ok(())
+    }
+}
