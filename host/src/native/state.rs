@@ -251,6 +251,9 @@ impl Default for VectorState {
 }
 
 impl VectorState {
+    /// Where MXCSR is, for code that keeps the state in the host's registers for a while.
+    pub const MXCSR_OFFSET: usize = std::mem::offset_of!(VectorState, mxcsr);
+
     /// The reset state: FNINIT's x87 part, MXCSR 1F80H, all registers zero.
     pub fn new() -> Self {
         Self::default()

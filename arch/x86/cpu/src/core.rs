@@ -97,7 +97,12 @@ pub struct Core {
     pub frame: Box<NativeFrame>,
     /// Instructions retired since the processor was made.
     pub instructions: u64,
+    /// A further tier's own: what its code wants near the rest of the processor's state.
+    pub tier: [u64; TIER_WORDS],
 }
+
+/// Words of [`Core::tier`].
+pub const TIER_WORDS: usize = 32;
 
 impl Core {
     pub fn new() -> Core {
@@ -119,6 +124,7 @@ impl Core {
             indexed: Vec::new(),
             frame: Box::default(),
             instructions: 0,
+            tier: [0; TIER_WORDS],
         };
         core.refresh();
         core

@@ -256,6 +256,17 @@ impl Emitter {
         self.bind_at(forward, to);
     }
 
+    /// Calls what was written before.
+    pub fn call_to(&mut self, to: At) {
+        self.call_address(self.address(to));
+    }
+
+    /// CALL GS:[offset]
+    pub fn call_through(&mut self, offset: usize) {
+        self.raw(&[0x65, 0xff, 0x14, 0x25]);
+        self.imm32(offset as i32);
+    }
+
     /// Calls or jumps to an absolute address within reach.
     pub fn call_address(&mut self, address: u64) {
         self.raw(&[0xe8]);

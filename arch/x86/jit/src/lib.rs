@@ -9,8 +9,8 @@
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
-//! Not supported, and left to the interpreter: code that is not 64-bit, blocks whose only instruction crosses a page. Vector and x87
-//! instructions are callouts. Arithmetic flags that nothing reads before they are overwritten are not kept exact where
+//! Not supported, and left to the interpreter: code that is not 64-bit, blocks whose only instruction crosses a page. x87 and
+//! MMX instructions are callouts. Arithmetic flags that nothing reads before they are overwritten are not kept exact where
 //! translated code is interrupted.
 
 mod context;
@@ -21,16 +21,16 @@ mod memory;
 mod stubs;
 mod translate;
 
-use crate::context::{Context, EXIT_LINK, EXIT_LOOKUP, to_lahf};
+use crate::context::{EXIT_ENDED, EXIT_LINK, EXIT_LOOKUP, JUMP_MASK, Jumps, to_lahf, word};
 use crate::memory::CodeMemory;
 use crate::stubs::Stubs;
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
-use ring3_x86_cpu::state::{FS, GS, RIP_SLOT};
+use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RIP_SLOT};
 use ring3_x86_cpu::{Core, Ended, Tier, World};
 use std::sync::atomic::{AtomicU32, Ordering};
-use translate::Source;
+use translate::{Level, Source};
 
 /// How often a block is interpreted before it is translated.
 const THRESHOLD: u32 = 12;
@@ -44,21 +44,57 @@ pub(crate) struct Site {
     branches: bool,
 }
 
+/// What a translation takes for granted. Jumps lead only to translations of the same setting.
+#[derive(Clone, Copy, PartialEq)]
+struct Setting {
+    user: bool,
+    level: Level,
+}
+
+impl Setting {
+    #[inline]
+    fn of(core: &Core) -> Setting {
+        let state = &core.state;
+        let enabled = |components: u64| state.cr4 & CR4_OSXSAVE != 0 && state.xcr0 & components == components;
+        let level = if state.cr0 & (CR0_EM | CR0_TS) != 0 || state.cr4 & CR4_OSFXSR == 0 {
+            Level::None
+        } else if enabled(0b1110_0110) {
+            Level::Avx512
+        } else if enabled(0b110) {
+            Level::Avx
+        } else {
+            Level::Sse
+        };
+        Setting {
+            user: core.mode.cpl == 3,
+            level,
+        }
+    }
+}
+
 /// A jump to a block of the same page.
 struct Link {
     site: u64,
     target: u64,
     backward: bool,
-    user: bool,
+    setting: Setting,
 }
 
-/// Where a block's translation is, for one linear address and privilege.
+/// Where a block's translation is, for one linear address.
 #[derive(Clone, Copy)]
 struct Translation {
     linear: u64,
-    user: bool,
+    setting: Setting,
     checked: u64,
     entry: u64,
+}
+
+/// What a stay in translated code needs besides the core.
+struct Stay<'a> {
+    world: &'a mut dyn World,
+    sites: &'a [Site],
+    /// How an operation that was called ended the stay, if one did.
+    ended: Option<Ended>,
 }
 
 /// What caches were filled by.
@@ -66,11 +102,12 @@ struct Translation {
 struct Validity {
     epoch: u32,
     drops: u32,
+    level: Level,
 }
 
 /// One vCPU's translations.
 pub struct Jit {
-    context: Box<Context>,
+    jumps: Jumps,
     memory: CodeMemory,
     stubs: Stubs,
     /// Where translations begin.
@@ -85,9 +122,6 @@ pub struct Jit {
     pending: Option<usize>,
 }
 
-// SAFETY: the pointers in the context are set for each stay in translated code, and mean nothing outside of it.
-unsafe impl Send for Jit {}
-
 impl Jit {
     /// `None` where the host lacks something that translations need.
     pub fn new() -> Option<Jit> {
@@ -95,11 +129,11 @@ impl Jit {
             return None;
         }
         let mut memory = CodeMemory::new().ok()?;
-        let (stubs, code) = stubs::write(memory.next(), callout as *const () as u64);
+        let (stubs, code) = stubs::write(memory.next(), callout as *const () as u64).ok()?;
         memory.add(&code)?;
         let faults = fault::Table::register(memory.start(), memory::SIZE)?;
         Some(Jit {
-            context: Context::new(),
+            jumps: Jumps::new(),
             first: memory.next(),
             memory,
             stubs,
@@ -107,7 +141,11 @@ impl Jit {
             sites: Vec::new(),
             links: Vec::new(),
             faults,
-            valid: Validity { epoch: 0, drops: 0 },
+            valid: Validity {
+                epoch: 0,
+                drops: 0,
+                level: Level::None,
+            },
             clears: 0,
             pending: None,
         })
@@ -120,13 +158,13 @@ impl Jit {
         self.sites.clear();
         self.links.clear();
         self.faults.clear();
-        self.context.forget_jumps();
+        self.jumps.forget();
         self.pending = None;
     }
 
     /// Makes sure that what is remembered still holds.
     #[inline]
-    fn revalidate(&mut self, core: &Core, blocks: &Blocks) {
+    fn revalidate(&mut self, core: &Core, blocks: &Blocks, setting: Setting) {
         if self.clears != blocks.clears() {
             self.clears = blocks.clears();
             self.flush();
@@ -134,22 +172,28 @@ impl Jit {
         let now = Validity {
             epoch: core.epoch,
             drops: blocks.drops(),
+            level: setting.level,
         };
         if self.valid != now {
             self.valid = now;
-            self.context.forget_jumps();
+            self.jumps.forget();
             self.pending = None;
         }
     }
 
     /// The translation of a block, made now if it is time.
-    fn find(&mut self, core: &Core, blocks: &mut Blocks, index: u32) -> Option<Translation> {
+    fn find(
+        &mut self,
+        core: &Core,
+        blocks: &mut Blocks,
+        index: u32,
+        setting: Setting,
+    ) -> Option<Translation> {
         let linear = core.state.rip;
-        let user = core.mode.cpl == 3;
         let block = blocks.get_mut(index);
         let known = block.translated.entries.iter().find_map(|n| {
             let found = *self.translations.get(*n as usize)?;
-            (found.linear == linear && found.user == user).then_some(found)
+            (found.linear == linear && found.setting == setting).then_some(found)
         });
         if known.is_some() || block.translated.heat == NEVER {
             return known;
@@ -158,7 +202,7 @@ impl Jit {
         if block.translated.heat < THRESHOLD {
             return None;
         }
-        self.translate(core, blocks, index, linear, user)
+        self.translate(core, blocks, index, setting)
     }
 
     #[cold]
@@ -167,18 +211,19 @@ impl Jit {
         core: &Core,
         blocks: &mut Blocks,
         index: u32,
-        linear: u64,
-        user: bool,
+        setting: Setting,
     ) -> Option<Translation> {
+        let linear = core.state.rip;
         let block = blocks.get(index);
         let made = match blocks.code(block) {
             Some(code) if !block.crosses_page() => {
                 let source = Source {
                     linear,
-                    user,
                     code,
                     ops: &block.ops,
-                    features: core.features,
+                    core,
+                    level: setting.level,
+                    jumps: self.jumps.cache(setting.user),
                 };
                 let (sites, links) = (self.sites.len() as u32, self.links.len() as u32);
                 translate::translate(&source, self.memory.next(), self.stubs, sites, links)
@@ -200,7 +245,7 @@ impl Jit {
                 site: base + u64::from(link.site.0),
                 target: link.target,
                 backward: link.backward,
-                user,
+                setting,
             });
         }
         self.sites.extend(made.sites);
@@ -210,7 +255,7 @@ impl Jit {
         }
         let translation = Translation {
             linear,
-            user,
+            setting,
             checked: base + u64::from(made.checked.0),
             entry: base + u64::from(made.entry.0),
         };
@@ -225,48 +270,51 @@ impl Jit {
         let Some(link) = self.pending.take().and_then(|n| self.links.get(n)) else {
             return;
         };
-        if link.target == to.linear && link.user == to.user {
+        if link.target == to.linear && link.setting == to.setting {
             let target = if link.backward { to.checked } else { to.entry };
             self.memory.patch(link.site, target);
         }
     }
 
-    /// Runs translated code from `entry` on.
-    fn run(&mut self, entry: u64, core: &mut Core, world: &mut dyn World, kick: &AtomicU32) -> Ended {
-        let user = core.mode.cpl == 3;
-        let context = &mut *self.context;
-        context.gpr.copy_from_slice(&core.state.gpr[..16]);
-        context.lahf = to_lahf(core.state.flags.arithmetic());
-        context.table = core.mmu.table_address();
-        context.kick = kick.as_ptr() as u64;
-        context.fs_base = core.state.seg[FS].base;
-        context.gs_base = core.state.seg[GS].base;
-        context.jumps = context.caches[usize::from(user)].as_ptr() as u64;
-        context.entry = entry;
-        context.count = 0;
-        context.sites = self.sites.as_ptr();
-        // SAFETY: the pointer outlives its use, which ends with `enter`; only its lifetime is taken off.
-        context.world =
-            Some(unsafe { std::mem::transmute::<*mut dyn World, *mut (dyn World + 'static)>(world) });
-        context.core = core;
-        // SAFETY: the stub is a function of this type, and `entry` is a translation in memory that is still there. What
-        // it refers to was set just above, and nobody else uses the core, the world or the context meanwhile.
+    /// Runs a translation and what follows.
+    fn run(&mut self, from: &Translation, core: &mut Core, world: &mut dyn World, kick: &AtomicU32) -> Ended {
+        let mut stay = Stay {
+            world,
+            sites: &self.sites,
+            ended: None,
+        };
+        let words = &mut core.tier;
+        words[word::LAHF] = to_lahf(core.state.flags.arithmetic());
+        words[word::TABLE] = core.mmu.table_address();
+        words[word::KICK] = kick.as_ptr() as u64;
+        words[word::FS_BASE] = core.state.seg[FS].base;
+        words[word::GS_BASE] = core.state.seg[GS].base;
+        words[word::MASK] = JUMP_MASK;
+        words[word::JUMPS_AT] = self.jumps.cache(from.setting.user);
+        words[word::COUNT] = 0;
+        words[word::ENTRY] = from.entry;
+        words[word::VECTOR] = &raw mut *core.state.vector as u64;
+        words[word::VECTOR_LOADED] = 0;
+        words[word::NEED_VECTOR] = self.stubs.load_vector;
+        words[word::STAY] = &raw mut stay as u64;
+        // SAFETY: the stub is a function of this type, and the entry is a translation in memory that is still there. What
+        // it refers to was set just above, and nobody else uses the core, the world or the stay meanwhile.
         unsafe {
-            let enter: extern "C" fn(*mut Context) = std::mem::transmute(self.stubs.enter as *const ());
-            enter(context);
+            let enter: extern "C" fn(*mut Core) = std::mem::transmute(self.stubs.enter as *const ());
+            enter(core);
         }
-        core.instructions += context.count;
-        match context.exit_kind {
-            EXIT_LOOKUP => core.state.rip = context.exit,
+        let words = &core.tier;
+        core.instructions += words[word::COUNT];
+        match words[word::EXIT_KIND] {
+            EXIT_LOOKUP => core.state.rip = words[word::EXIT],
             EXIT_LINK => {
-                let number = context.exit as usize;
+                let number = words[word::EXIT] as usize;
                 self.pending = Some(number);
                 core.state.rip = self.links.get(number).map_or(core.state.rip, |link| link.target);
             }
-            _ => return context.ended.take().unwrap_or(Ended::Retired),
+            _ => return stay.ended.unwrap_or(Ended::Retired),
         }
-        core.state.gpr[..16].copy_from_slice(&context.gpr);
-        core.state.flags.set_arithmetic(context.flags);
+        core.state.flags.set_arithmetic(core.tier[word::FLAGS]);
         Ended::Retired
     }
 }
@@ -317,15 +365,15 @@ impl Tier for Jit {
         if core.mode.code_bits != 64 {
             return None;
         }
-        self.revalidate(core, blocks);
-        let found = self.find(core, blocks, block)?;
+        let setting = Setting::of(core);
+        self.revalidate(core, blocks, setting);
+        let found = self.find(core, blocks, block, setting)?;
         self.link(&found);
-        self.context
-            .remember_jump(found.user, found.linear, found.checked);
+        self.jumps.remember(setting.user, found.linear, found.checked);
         if kick.load(Ordering::Relaxed) != 0 {
             return Some(Ended::Retired);
         }
-        Some(self.run(found.entry, core, world, kick))
+        Some(self.run(&found, core, world, kick))
     }
 }
 
@@ -348,27 +396,24 @@ fn fsgsbase_enabled() -> bool {
 }
 
 /// Executes the operation of a site as the interpreter does. Not zero if translated code is to be left.
-extern "C" fn callout(context: *mut Context, site: u32) -> u32 {
-    // SAFETY: translated code calls this with its own context, in which `Jit::run` put pointers to what it holds.
-    let (context, core, site) = unsafe {
-        let context = &mut *context;
-        let core = &mut *context.core;
-        let site = &*context.sites.add(site as usize);
-        (context, core, site)
+extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
+    // SAFETY: translated code calls this with the core that `Jit::run` entered it with, whose word is that stay.
+    let (core, stay) = unsafe {
+        let core = &mut *core;
+        let stay = &mut *(core.tier[word::STAY] as *mut Stay<'_>);
+        (core, stay)
     };
-    // SAFETY: as above.
-    let Some(world) = context.world.map(|world| unsafe { &mut *world }) else {
+    let Some(site) = stay.sites.get(site as usize) else {
+        core.tier[word::EXIT_KIND] = EXIT_ENDED;
         return 1;
     };
-    core.state.gpr[..16].copy_from_slice(&context.gpr);
     core.state.gpr[usize::from(RIP_SLOT)] = site.base;
-    core.state.flags.set_arithmetic(context.flags);
+    core.state.flags.set_arithmetic(core.tier[word::FLAGS]);
     core.state.rip = site.base;
     let op = &site.op;
-    let ended = match (op.run)(core, op, world) {
+    let ended = match (op.run)(core, op, stay.world) {
         Ok(()) if !site.branches && core.attention == Attention::default() => {
-            context.gpr.copy_from_slice(&core.state.gpr[..16]);
-            context.lahf = to_lahf(core.state.flags.arithmetic());
+            core.tier[word::LAHF] = to_lahf(core.state.flags.arithmetic());
             return 0;
         }
         Ok(()) => {
@@ -382,7 +427,7 @@ extern "C" fn callout(context: *mut Context, site: u32) -> u32 {
             Ended::Stopped(stop)
         }
     };
-    context.exit_kind = context::EXIT_ENDED;
-    context.ended = Some(ended);
+    core.tier[word::EXIT_KIND] = EXIT_ENDED;
+    stay.ended = Some(ended);
     1
 }

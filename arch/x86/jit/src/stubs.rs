@@ -1,15 +1,20 @@
-//! The code around all translations: the way in, the ways out, and the call of an operation's handler.
+//! The code around all translations: the way in, the ways out, the call of an operation's handler, and the vector state's
+//! way to the host's registers and back.
 //!
 //! Inside, the guest's registers are in the host's, but for RSP, which is in R13, and R13, R14 and R15, which stay in
-//! their homes; R14 and R15 are scratch, and RSP is the host's own, a multiple of 16.
+//! their homes; R14 and R15 are scratch, and RSP is the host's own, a multiple of 16. The vector state is in the host's
+//! registers only from the first vector instruction on.
 
 use crate::context::*;
 use crate::emit::*;
+use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
+use ring3_host::native::VectorState;
+use std::mem::offset_of;
 
 /// Where each piece is.
 #[derive(Clone, Copy, Debug)]
 pub struct Stubs {
-    /// A function of the C ABI that takes the context.
+    /// A function of the C ABI that takes the core.
     pub enter: u64,
     /// Jumped to with the guest's RIP in R14.
     pub lookup: u64,
@@ -17,6 +22,8 @@ pub struct Stubs {
     pub link: u64,
     /// Called with a site's number in R14.
     pub callout: u64,
+    /// What [`NEED_VECTOR`] holds while the vector state is in memory.
+    pub load_vector: u64,
 }
 
 /// The registers that the host's hold, in the order they are saved.
@@ -42,15 +49,16 @@ fn host(guest: Reg) -> Reg {
     if guest == RSP { R13 } else { guest }
 }
 
-/// Writes the pieces at `base`; `handler` is what a callout calls, with the context and the site's number.
-pub fn write(base: u64, handler: u64) -> (Stubs, Vec<u8>) {
+/// Writes the pieces at `base`; `handler` is what a callout calls, with the core and the site's number.
+pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
     let mut e = Emitter::new(base);
     let enter = e.here();
     write_enter(&mut e);
     let leave = e.here();
     write_leave(&mut e);
+    let (load_vector, save_vector) = write_vector(&mut e)?;
     let save_and_leave = e.here();
-    save(&mut e);
+    save(&mut e, save_vector);
     e.jump_to(leave);
     let mut exit = |kind| {
         let at = e.here();
@@ -62,14 +70,15 @@ pub fn write(base: u64, handler: u64) -> (Stubs, Vec<u8>) {
     };
     let (lookup, link) = (exit(EXIT_LOOKUP), exit(EXIT_LINK));
     let callout = e.here();
-    write_callout(&mut e, handler, leave);
+    write_callout(&mut e, handler, save_vector, leave);
     let stubs = Stubs {
         enter: e.address(enter),
         lookup: e.address(lookup),
         link: e.address(link),
         callout: e.address(callout),
+        load_vector: e.address(load_vector),
     };
-    (stubs, e.bytes)
+    Ok((stubs, e.bytes))
 }
 
 fn write_enter(e: &mut Emitter) {
@@ -97,8 +106,8 @@ fn write_leave(e: &mut Emitter) {
     e.raw(&[0xc3]);
 }
 
-fn write_callout(e: &mut Emitter, handler: u64, leave: At) {
-    save(e);
+fn write_callout(e: &mut Emitter, handler: u64, save_vector: At, leave: At) {
+    save(e, save_vector);
     e.lea(RSP, RSP, -8);
     // rdgsbase rdi
     e.raw(&[0xf3, 0x48, 0x0f, 0xae, 0xcf]);
@@ -128,14 +137,18 @@ fn pop(e: &mut Emitter, reg: u8) {
     e.raw(&[0x58 | reg & 7]);
 }
 
-/// The guest's registers and flags to their homes.
-fn save(e: &mut Emitter) {
+/// The guest's registers and flags to their homes. R14 stays what it is.
+fn save(e: &mut Emitter, save_vector: At) {
     for reg in HELD {
         e.store(home(reg), host(reg));
     }
     // pushfq; pop rax
     e.raw(&[0x9c, 0x58]);
     e.store(FLAGS, RAX);
+    e.load(RCX, VECTOR_LOADED);
+    let in_memory = e.jump_if_rcx_zero();
+    e.call_to(save_vector);
+    e.bind_short(in_memory);
 }
 
 /// And back.
@@ -146,6 +159,96 @@ fn load(e: &mut Emitter) {
     for reg in HELD {
         e.load(host(reg), home(reg));
     }
+}
+
+/// LDMXCSR (2) or STMXCSR (3) with GS:[offset].
+fn mxcsr(e: &mut Emitter, which: u8, offset: usize) {
+    e.raw(&[0x65, 0x0f, 0xae, which << 3 | 4, 0x25]);
+    e.raw(&(offset as i32).to_le_bytes());
+}
+
+/// Every vector and mask register the host has, as pairs of an instruction that loads it from the state at `base`
+/// and one that stores it there.
+fn vector_moves(base: Register) -> Result<Vec<(Instruction, Instruction)>, IcedError> {
+    let (first, count, load, store) = if is_x86_feature_detected!("avx512f") {
+        let moves = (
+            Code::EVEX_Vmovdqa64_zmm_k1z_zmmm512,
+            Code::EVEX_Vmovdqa64_zmmm512_k1z_zmm,
+        );
+        (Register::ZMM0, 32, moves.0, moves.1)
+    } else if is_x86_feature_detected!("avx") {
+        (
+            Register::YMM0,
+            16,
+            Code::VEX_Vmovdqa_ymm_ymmm256,
+            Code::VEX_Vmovdqa_ymmm256_ymm,
+        )
+    } else {
+        (
+            Register::XMM0,
+            16,
+            Code::Movdqa_xmm_xmmm128,
+            Code::Movdqa_xmmm128_xmm,
+        )
+    };
+    let at = |offset: usize| MemoryOperand::with_base_displ(base, offset as i64);
+    let pair = |reg: Register, offset: usize, load: Code, store: Code| {
+        Ok((
+            Instruction::with2(load, reg, at(offset))?,
+            Instruction::with2(store, at(offset), reg)?,
+        ))
+    };
+    let mut moves = Vec::new();
+    for n in 0..count {
+        let offset = offset_of!(VectorState, zmm) + 64 * n as usize;
+        moves.push(pair(first + n, offset, load, store)?);
+    }
+    if is_x86_feature_detected!("avx512bw") {
+        for n in 0..8u32 {
+            let offset = offset_of!(VectorState, k) + 8 * n as usize;
+            let (load, store) = (Code::VEX_Kmovq_kr_km64, Code::VEX_Kmovq_m64_kr);
+            moves.push(pair(Register::K0 + n, offset, load, store)?);
+        }
+    }
+    Ok(moves)
+}
+
+/// The functions that load and save the vector state. The first changes R14 and no flags; the second RAX and RCX.
+fn write_vector(e: &mut Emitter) -> Result<(At, At), IcedError> {
+    let nothing = e.here();
+    e.raw(&[0xc3]);
+    let load = e.here();
+    mxcsr(e, 3, HOST_MXCSR);
+    e.load(R14, VECTOR);
+    for (load, _) in vector_moves(Register::R14)? {
+        e.instruction(&load)?;
+    }
+    // ldmxcsr [r14 + offset]
+    e.raw(&[0x41, 0x0f, 0xae, 0x96]);
+    e.raw(&(VectorState::MXCSR_OFFSET as i32).to_le_bytes());
+    e.constant(R14, e.address(nothing));
+    e.store(NEED_VECTOR, R14);
+    e.store(VECTOR_LOADED, R14);
+    e.raw(&[0xc3]);
+    let save = e.here();
+    e.load(RAX, VECTOR);
+    for (_, store) in vector_moves(Register::RAX)? {
+        e.instruction(&store)?;
+    }
+    // stmxcsr [rax + offset]
+    e.raw(&[0x0f, 0xae, 0x98]);
+    e.raw(&(VectorState::MXCSR_OFFSET as i32).to_le_bytes());
+    mxcsr(e, 2, HOST_MXCSR);
+    if is_x86_feature_detected!("avx") {
+        // vzeroupper
+        e.raw(&[0xc5, 0xf8, 0x77]);
+    }
+    e.constant(RCX, e.address(load));
+    e.store(NEED_VECTOR, RCX);
+    e.constant(RCX, 0);
+    e.store(VECTOR_LOADED, RCX);
+    e.raw(&[0xc3]);
+    Ok((load, save))
 }
 
 /// The guest's flags aside, and back: for where the code between changes them. Both leave R14 and R15 alone.

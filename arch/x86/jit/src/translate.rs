@@ -12,13 +12,13 @@ mod flow;
 mod operand;
 
 use crate::Site;
-use crate::context::{COUNT, KICK, SAVED_RCX, TABLE, jump_entry};
+use crate::context::{COUNT, Jumps, KICK, NEED_VECTOR, SAVED_RCX, TABLE};
 use crate::emit::{A, At, Emitter, Forward, NE, R14, R15, RCX};
 use crate::liveness;
 use crate::stubs::{self, Stubs};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory};
 use ring3_x86_cpu::op::Op;
-use ring3_x86_cpu::{Features, decode};
+use ring3_x86_cpu::{Core, decode};
 use std::mem::offset_of;
 
 /// Why an instruction is not translated: a callout does it.
@@ -37,11 +37,22 @@ impl From<iced_x86::IcedError> for NotHere {
 pub struct Source<'a> {
     /// The block's linear address.
     pub linear: u64,
-    /// Whether it runs with user privilege.
-    pub user: bool,
     pub code: &'a [u8],
     pub ops: &'a [Op],
-    pub features: Features,
+    pub core: &'a Core,
+    /// The vector instructions that may be executed.
+    pub level: Level,
+    /// The jump cache of the privilege it runs with.
+    pub jumps: u64,
+}
+
+/// Which vector instructions the guest has enabled; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    None,
+    Sse,
+    Avx,
+    Avx512,
 }
 
 /// A jump to another block of the same page, to be made direct once that is translated.
@@ -72,6 +83,7 @@ struct Slow {
     faults: Vec<At>,
     site: u32,
     flags: Flags,
+    vector: Vector,
     /// Where the next instruction begins.
     back: At,
 }
@@ -81,6 +93,13 @@ struct Slow {
 enum Flags {
     Live,
     Dead,
+}
+
+/// Where the guest's vector state is known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vector {
+    Anywhere,
+    InRegisters,
 }
 
 /// How an access is going to touch memory.
@@ -105,6 +124,7 @@ pub(crate) struct Translator<'a> {
     pending: Vec<Forward>,
     pending_faults: Vec<At>,
     flags: Flags,
+    vector: Vector,
 }
 
 /// Translates for execution at `base`; `None` if the block begins with something that is not translated.
@@ -132,6 +152,7 @@ pub fn translate(
         pending: Vec::new(),
         pending_faults: Vec::new(),
         flags: Flags::Live,
+        vector: Vector::Anywhere,
     };
     Some(translator.block(&block))
 }
@@ -142,7 +163,7 @@ fn decode_block(source: &Source<'_>) -> Vec<Instruction> {
     let mut block = Vec::new();
     for _ in 0..source.ops.len() {
         let instr = decoder.decode();
-        if instr.is_invalid() || !source.features.include(&instr) || is_interpreters(&instr) {
+        if instr.is_invalid() || !source.core.features.include(&instr) || is_interpreters(&instr) {
             break;
         }
         block.push(instr);
@@ -228,14 +249,17 @@ impl Translator<'_> {
     fn instruction(&mut self, n: usize, instr: &Instruction) {
         let start = self.e.here();
         let links = self.links.len();
+        let vector = self.vector;
         let done = self.flow(instr).unwrap_or_else(|| self.plain(n, instr));
         if done.is_err() {
             self.e.rewind(start);
             self.links.truncate(links);
             self.pending.clear();
             self.pending_faults.clear();
+            self.vector = vector;
             let site = self.site(n, instr);
             self.callout(site);
+            self.vector = Vector::Anywhere;
             return;
         }
         if self.pending.is_empty() && self.pending_faults.is_empty() {
@@ -246,6 +270,7 @@ impl Translator<'_> {
             faults: std::mem::take(&mut self.pending_faults),
             site: self.site(n, instr),
             flags: self.flags,
+            vector: self.vector,
             back: self.e.here(),
         };
         self.slow.push(slow);
@@ -279,6 +304,9 @@ impl Translator<'_> {
                 stubs::restore_flags(&mut self.e);
             }
             self.callout(slow.site);
+            if slow.vector == Vector::InRegisters {
+                self.e.call_through(NEED_VECTOR);
+            }
             self.e.jump_to(slow.back);
         }
         faults.sort_unstable();
@@ -315,18 +343,34 @@ impl Translator<'_> {
             return;
         }
         // Another page, which may be elsewhere by now: the jump cache knows.
-        let entry = jump_entry(self.source.user, target);
+        let entry = Jumps::entry(self.source.jumps, target);
         let e = &mut self.e;
         e.store(SAVED_RCX, RCX);
+        e.constant(R15, entry);
         e.constant(R14, target);
-        e.load(RCX, entry);
+        e.load_at(RCX, R15, 0);
         e.lea_scaled(RCX, RCX, R14, 1);
+        self.jump_if_found();
+    }
+
+    /// To the code of the jump cache's entry at R15 if RCX is zero, else out, to R14.
+    fn jump_if_found(&mut self) {
+        let e = &mut self.e;
         let found = e.jump_if_rcx_zero();
         e.load(RCX, SAVED_RCX);
         e.jump_address(self.stubs.lookup);
         e.bind_short(found);
         e.load(RCX, SAVED_RCX);
-        e.jump_through(entry + 8);
+        // jmp [r15 + 8]
+        e.raw(&[0x41, 0xff, 0x67, 0x08]);
+    }
+
+    /// The next instruction uses the vector state.
+    fn need_vector(&mut self) {
+        if self.vector == Vector::Anywhere {
+            self.e.call_through(NEED_VECTOR);
+            self.vector = Vector::InRegisters;
+        }
     }
 
     /// Looks up the access of `size` bytes at the address in R15. Then R14 + R15 is where it is in the host.

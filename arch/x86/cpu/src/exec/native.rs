@@ -3,17 +3,27 @@
 
 use crate::mmu::Class;
 use crate::mmu::access::size_mask;
-use crate::op::Op;
+use crate::op::{Handler, Op};
 use crate::state::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CS, RIP_SLOT};
 use crate::world::Access;
 use crate::{Core, Fault, Step, Stop, World};
-use ring3_host::native::{EnvLayout, MemoryOperand, NativeStep, Outcome, StateClass, X87Pointers};
+use ring3_host::native::{EnvLayout, MemoryOperand, NativeStep, Outcome, StateClass, StepInfo, X87Pointers};
 
 /// AMD's misaligned SSE mode.
 const MXCSR_MM: u32 = 1 << 17;
 /// XCR0: SSE and AVX; with the three AVX-512 components.
 const XCR0_AVX: u64 = 0b110;
 const XCR0_AVX512: u64 = 0b1110_0110;
+
+/// What the host does for an operation, if the host does it.
+pub fn step_info<'a>(core: &'a Core, op: &Op) -> Option<&'a StepInfo> {
+    let handlers = [registers_only as Handler, with_memory];
+    let is_native = handlers
+        .iter()
+        .any(|handler| std::ptr::fn_addr_eq(op.run, *handler));
+    let step = core.native.get(op.imm as usize).filter(|_| is_native)?;
+    Some(step.info())
+}
 
 impl Core {
     /// #UD and #NM as the class of state demands.

@@ -1,7 +1,7 @@
 //! The stack and near branches.
 
 use super::{Emitted, NotHere, Touch, Translator};
-use crate::context::{JUMP_MASK_AT, JUMPS_AT, SAVED_RCX, TARGET, home};
+use crate::context::{JUMPS_AT, MASK, SAVED_RCX, TARGET, home};
 use crate::emit::{R13, R14, R15, RBP, RCX, Reg};
 use iced_x86::{Code, Instruction, OpKind, Register};
 
@@ -174,20 +174,14 @@ impl Translator<'_> {
     fn go_indirect(&mut self) {
         let e = &mut self.e;
         e.store(SAVED_RCX, RCX);
-        e.pext(R15, R14, JUMP_MASK_AT);
+        e.pext(R15, R14, MASK);
         e.load(RCX, JUMPS_AT);
         // Sixteen bytes an entry.
         e.lea_scaled(R15, R15, R15, 1);
         e.lea_scaled(R15, RCX, R15, 8);
         e.load_at(RCX, R15, 0);
         e.lea_scaled(RCX, RCX, R14, 1);
-        let found = e.jump_if_rcx_zero();
-        e.load(RCX, SAVED_RCX);
-        e.jump_address(self.stubs.lookup);
-        e.bind_short(found);
-        e.load(RCX, SAVED_RCX);
-        // jmp [r15 + 8]
-        e.raw(&[0x41, 0xff, 0x67, 0x08]);
+        self.jump_if_found();
     }
 
     fn jcc(&mut self, instr: &Instruction) -> Emitted {

@@ -1,9 +1,11 @@
 //! Instructions of the general registers and one memory operand.
 
-use super::{Emitted, NotHere, Touch, Translator};
+use super::{Emitted, Level, NotHere, Touch, Translator};
 use crate::context::{FS_BASE, GS_BASE, home};
 use crate::emit::{R14, R15, Reg};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
+use ring3_host::native::StateClass;
+use ring3_x86_cpu::exec::native;
 
 /// Guest registers that have no host register: their homes are in the context.
 fn is_displaced(number: usize) -> bool {
@@ -114,7 +116,23 @@ fn is_plain(instr: &Instruction) -> bool {
             | M::Sahf
             | M::Lea
     );
-    operands && (known || is_conditional(instr))
+    operands && !has_offset_only(instr) && (known || is_conditional(instr))
+}
+
+/// MOV with a 64-bit address and nothing else.
+fn has_offset_only(instr: &Instruction) -> bool {
+    use Code as C;
+    matches!(
+        instr.code(),
+        C::Mov_AL_moffs8
+            | C::Mov_AX_moffs16
+            | C::Mov_EAX_moffs32
+            | C::Mov_RAX_moffs64
+            | C::Mov_moffs8_AL
+            | C::Mov_moffs16_AX
+            | C::Mov_moffs32_EAX
+            | C::Mov_moffs64_RAX
+    )
 }
 
 /// CMOVcc and SETcc.
@@ -170,14 +188,48 @@ impl Translator<'_> {
             return Ok(());
         }
         if !is_plain(instr) {
-            return Err(NotHere);
+            return self.host_step(n, instr);
         }
         if instr.mnemonic() == Mnemonic::Lea {
             return self.load_address(instr);
         }
         match (0..instr.op_count()).find(|n| instr.op_kind(*n) == OpKind::Memory) {
-            None => self.registers(n, instr),
+            None => {
+                let division = matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+                self.registers(n, instr, division)
+            }
             Some(_) => self.with_memory(instr),
+        }
+    }
+
+    /// What the interpreter has the host do: the same, without the detour.
+    fn host_step(&mut self, n: usize, instr: &Instruction) -> Emitted {
+        let info = native::step_info(self.source.core, &self.source.ops[n]).ok_or(NotHere)?;
+        let level = match info.class {
+            StateClass::General => Level::None,
+            StateClass::Sse => Level::Sse,
+            StateClass::Avx => Level::Avx,
+            StateClass::Avx512 => Level::Avx512,
+            StateClass::X87 | StateClass::Mmx | StateClass::MmxSse => return Err(NotHere),
+        };
+        let implicit = (0..instr.op_count()).any(|k| is_implicit_memory(instr.op_kind(k)));
+        if level > self.source.level || implicit || instr.is_vsib() {
+            return Err(NotHere);
+        }
+        let memory = info.memory;
+        if level != Level::None {
+            self.need_vector();
+        }
+        match memory {
+            None => self.registers(n, instr, true),
+            Some(memory) => {
+                let touch = if memory.direction.writes() {
+                    Touch::Write
+                } else {
+                    Touch::Read
+                };
+                self.with_operand(instr, memory.size.into(), touch)
+            }
         }
     }
 
@@ -188,19 +240,22 @@ impl Translator<'_> {
         self.e.raw(bytes);
     }
 
-    fn registers(&mut self, n: usize, instr: &Instruction) -> Emitted {
-        let moved = |k: &u32| {
-            instr.op_kind(*k) == OpKind::Register && matches!(number(instr.op_register(*k)), 4 | 13..)
+    fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
+        let moved = |k| {
+            let reg = instr.op_register(k);
+            instr.op_kind(k) == OpKind::Register
+                && reg.is_gpr()
+                && !is_high_byte(reg)
+                && matches!(number(reg), 4 | 13..)
         };
-        let division = matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
-        if !(0..instr.op_count()).any(|k| moved(&k) && !is_high_byte(instr.op_register(k))) {
-            if division {
+        if !(0..instr.op_count()).any(moved) {
+            if faults {
                 self.may_fault();
             }
             self.copy(n);
             return Ok(());
         }
-        self.substituted(*instr, &[R14, R15], division)
+        self.substituted(*instr, &[R14, R15], faults)
     }
 
     /// The instruction with the registers that are elsewhere replaced: RSP by R13, the displaced ones by scratch.
@@ -213,7 +268,7 @@ impl Translator<'_> {
                 continue;
             }
             let reg = original.op_register(k);
-            if is_high_byte(reg) {
+            if is_high_byte(reg) || !reg.is_gpr() {
                 continue;
             }
             let guest = number(reg);
@@ -273,6 +328,11 @@ impl Translator<'_> {
             .iter()
             .any(|m| !matches!(m.access(), OpAccess::Read | OpAccess::CondRead));
         let touch = if writes { Touch::Write } else { Touch::Read };
+        self.with_operand(instr, size, touch)
+    }
+
+    /// The instruction, its memory operand of `size` bytes looked up.
+    fn with_operand(&mut self, instr: &Instruction, size: usize, touch: Touch) -> Emitted {
         self.address(instr)?;
         self.lookup(size, touch);
         let mut host = *instr;
@@ -295,14 +355,13 @@ impl Translator<'_> {
 
     /// R15 = the linear address of the memory operand.
     pub(super) fn address(&mut self, instr: &Instruction) -> Emitted {
-        if instr.memory_displ_size() == 8 && instr.memory_base() == Register::None {
-            return Err(NotHere);
-        }
         if instr.is_ip_rel_memory_operand() {
             if instr.memory_base() != Register::RIP {
                 return Err(NotHere);
             }
             self.e.constant(R15, instr.ip_rel_memory_address());
+        } else if instr.memory_base() == Register::None && instr.memory_index() == Register::None {
+            self.e.constant(R15, instr.memory_displacement64());
         } else {
             let (base, index) = self.address_registers(instr)?;
             let wide = base.size().max(index.size()) != 4;
