@@ -1,11 +1,12 @@
-//! Every unprivileged instruction form that the host has, on the host CPU and on the interpreter, from random states:
-//! registers, flags, memory and exceptions must be the same. See [`ring3_tests::oracle`].
+//! Every unprivileged instruction form that the host has, on the host CPU, on the interpreter and on the translator, from
+//! random states: registers, flags, memory and exceptions must be the same. See [`ring3_tests::oracle`].
 
 use ring3_tests::oracle::Mode;
 use ring3_tests::oracle::campaign::{cases, run, seed};
 use ring3_tests::oracle::forms::Family;
 use ring3_tests::oracle::interpreter::Interpreter;
 use ring3_tests::oracle::native::Native;
+use ring3_x86_jit::Jit;
 use std::arch::is_x86_feature_detected as host_has;
 
 /// `floor`: how many forms must have been covered, on a host that has them.
@@ -17,6 +18,22 @@ fn compare(family: Family, mode: Mode, usual_cases: usize, floor: usize) {
     let mut ours = Interpreter::new();
     let report = run(family, mode, seed, cases(usual_cases), &mut host, &mut ours);
     report.conclude(&name, seed, floor);
+    if mode != Mode::Long {
+        return;
+    }
+    let Some(translator) = Jit::eager() else {
+        return println!("{name}: skipped on the translator, which needs more of the host");
+    };
+    let mut ours = Interpreter::with(translator);
+    let report = run(
+        family,
+        mode,
+        seed,
+        cases(usual_cases).div_ceil(2),
+        &mut host,
+        &mut ours,
+    );
+    report.conclude(&format!("{name}, translated"), seed, floor);
 }
 
 #[test]

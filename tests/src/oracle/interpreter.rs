@@ -6,9 +6,10 @@
 use super::layout::{PAGE, PAGES, WINDOWS};
 use super::{CODE64, Executor, Lost, Machine, Trap, save};
 use ring3_host::testing::Rights;
+use ring3_x86_cpu::run::Interpreted;
 use ring3_x86_cpu::state::*;
 use ring3_x86_cpu::testing::TestWorld;
-use ring3_x86_cpu::{Cpu, Leave, State};
+use ring3_x86_cpu::{Cpu, Leave, State, Tier};
 use std::sync::atomic::AtomicU32;
 
 // Guest-physical places.
@@ -30,8 +31,9 @@ const TASK: u16 = 0x40;
 
 const VECTORS: u64 = 32;
 
-pub struct Interpreter {
+pub struct Interpreter<T = Interpreted> {
     cpu: Cpu,
+    tier: T,
     world: TestWorld,
     /// The code pages as they were last run.
     code: Vec<u8>,
@@ -39,6 +41,13 @@ pub struct Interpreter {
 
 impl Interpreter {
     pub fn new() -> Interpreter {
+        Interpreter::with(Interpreted)
+    }
+}
+
+impl<T: Tier> Interpreter<T> {
+    /// With blocks offered to another tier first.
+    pub fn with(tier: T) -> Interpreter<T> {
         let mut world = TestWorld::new((MEMORY / PAGE) as usize + PAGES);
         descriptors(&mut world);
         page_tables(&mut world);
@@ -46,6 +55,7 @@ impl Interpreter {
         system_registers(&mut cpu.core.state);
         Interpreter {
             cpu,
+            tier,
             world,
             code: Vec::new(),
         }
@@ -122,14 +132,17 @@ impl Default for Interpreter {
     }
 }
 
-impl Executor for Interpreter {
+impl<T: Tier> Executor for Interpreter<T> {
     fn name(&self) -> &'static str {
-        "interpreter"
+        "ring3"
     }
 
     fn run(&mut self, machine: &mut Machine) -> Result<Trap, Lost> {
         self.enter(machine);
-        match self.cpu.run(&mut self.world, &AtomicU32::new(0)) {
+        match self
+            .cpu
+            .run_with(&mut self.tier, &mut self.world, &AtomicU32::new(0))
+        {
             Leave::Halted => self.leave(machine),
             _ => Err(Lost),
         }

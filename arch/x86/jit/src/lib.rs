@@ -10,8 +10,7 @@
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
 //! Not supported, and left to the interpreter: code that is not 64-bit, blocks whose only instruction crosses a page. x87 and
-//! MMX instructions are callouts. Arithmetic flags that nothing reads before they are overwritten are not kept exact where
-//! translated code is interrupted.
+//! MMX instructions are callouts.
 
 mod context;
 mod emit;
@@ -120,6 +119,8 @@ pub struct Jit {
     clears: u32,
     /// The link by which translated code was left.
     pending: Option<usize>,
+    /// How often a block is interpreted before it is translated.
+    threshold: u32,
 }
 
 impl Jit {
@@ -148,6 +149,15 @@ impl Jit {
             },
             clears: 0,
             pending: None,
+            threshold: THRESHOLD,
+        })
+    }
+
+    /// As [`Jit::new`], translating every block at once: for tests.
+    pub fn eager() -> Option<Jit> {
+        Some(Jit {
+            threshold: 1,
+            ..Jit::new()?
         })
     }
 
@@ -199,7 +209,7 @@ impl Jit {
             return known;
         }
         block.translated.heat += 1;
-        if block.translated.heat < THRESHOLD {
+        if block.translated.heat < self.threshold {
             return None;
         }
         self.translate(core, blocks, index, setting)

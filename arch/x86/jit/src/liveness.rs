@@ -1,9 +1,8 @@
-//! Which instructions of a block must leave the arithmetic flags as they find them: those whose flags someone reads
-//! later, before all of them are written anew.
+//! Where in a block the arithmetic flags are live: someone reads them later, before all of them are written anew.
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
-const ARITHMETIC: u32 =
+pub const ARITHMETIC: u32 =
     RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
 /// For each instruction, whether any flag is live before it. Behind the last one all are.
@@ -18,7 +17,7 @@ pub fn live_before(block: &[Instruction]) -> Vec<bool> {
 }
 
 /// The flags that the instruction writes whatever its operands are.
-fn written(instr: &Instruction) -> u32 {
+pub fn written(instr: &Instruction) -> u32 {
     if instr.has_rep_prefix() || instr.has_repne_prefix() {
         return 0;
     }

@@ -251,15 +251,16 @@ fn write_vector(e: &mut Emitter) -> Result<(At, At), IcedError> {
     Ok((load, save))
 }
 
-/// The guest's flags aside, and back: for where the code between changes them. Both leave R14 and R15 alone.
+/// The guest's flags aside; R14 is free for it.
 pub fn save_flags(e: &mut Emitter) {
-    e.store(SAVED_RAX, RAX);
+    e.mov(R14, RAX);
     // lahf; seto al
     e.raw(&[0x9f, 0x0f, 0x90, 0xc0]);
     e.store(SAVED_FLAGS, RAX);
-    e.load(RAX, SAVED_RAX);
+    e.mov(RAX, R14);
 }
 
+/// And back; R14 and R15 stay what they are.
 pub fn restore_flags(e: &mut Emitter) {
     e.store(SAVED_RAX, RAX);
     e.load(RAX, SAVED_FLAGS);

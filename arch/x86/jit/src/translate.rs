@@ -5,6 +5,10 @@
 //! have sequences of their own ([`flow`]). Everything else is done by the interpreter's own handler, in a callout; what
 //! ends a block there for other reasons than a branch ends the translation before it.
 //!
+//! Lookups change the host's flags. They put the guest's aside first, unless they lie there already, and bring them back only
+//! where they are live; an instruction that writes all of them ends that. So they are exact wherever code can be left, and
+//! cost little where nobody reads them.
+//!
 //! Each instruction that a lookup can fail in has a slow way out of line: a callout of the whole instruction, which is
 //! executed from its beginning, because nothing of it was committed yet.
 
@@ -13,7 +17,7 @@ mod operand;
 
 use crate::Site;
 use crate::context::{COUNT, Jumps, KICK, NEED_VECTOR, SAVED_RCX, TABLE};
-use crate::emit::{A, At, Emitter, Forward, NE, R14, R15, RCX};
+use crate::emit::{A, At, Emitter, Forward, R14, R15, RCX};
 use crate::liveness;
 use crate::stubs::{self, Stubs};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory};
@@ -82,17 +86,25 @@ struct Slow {
     /// Host instructions that may fault.
     faults: Vec<At>,
     site: u32,
-    flags: Flags,
+    /// Whether the flags lie aside.
+    aside: bool,
     vector: Vector,
     /// Where the next instruction begins.
     back: At,
 }
 
-/// Whether an instruction has to leave the flags that it finds.
+/// Whether an instruction needs the flags that it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flags {
     Live,
     Dead,
+}
+
+/// Where the guest's flags are between two instructions; always in one of the two places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Places {
+    in_host: bool,
+    aside: bool,
 }
 
 /// Where the guest's vector state is known to be.
@@ -124,6 +136,7 @@ pub(crate) struct Translator<'a> {
     pending: Vec<Forward>,
     pending_faults: Vec<At>,
     flags: Flags,
+    places: Places,
     vector: Vector,
 }
 
@@ -152,6 +165,10 @@ pub fn translate(
         pending: Vec::new(),
         pending_faults: Vec::new(),
         flags: Flags::Live,
+        places: Places {
+            in_host: true,
+            aside: false,
+        },
         vector: Vector::Anywhere,
     };
     Some(translator.block(&block))
@@ -188,17 +205,15 @@ fn is_interpreters(instr: &Instruction) -> bool {
 impl Translator<'_> {
     fn block(mut self, block: &[Instruction]) -> Translated {
         let live = liveness::live_before(block);
-        let flags = |live: bool| if live { Flags::Live } else { Flags::Dead };
         let checked = self.e.here();
-        let kicked = self.check_kick(flags(live[0]));
+        let kicked = self.check_kick();
         let entry = self.e.here();
         self.e.load(R14, COUNT);
         self.e.lea(R14, R14, block.len() as i32);
         self.e.store(COUNT, R14);
         let mut ended = false;
         for (n, instr) in block.iter().enumerate() {
-            self.flags = flags(live[n]);
-            self.instruction(n, instr);
+            self.instruction(n, instr, live[n]);
             ended = decode::sets_rip(instr);
         }
         let next = block.last().map_or(self.source.linear, Instruction::next_ip);
@@ -209,9 +224,7 @@ impl Translator<'_> {
                 self.go(next);
             }
         }
-        for forward in kicked {
-            self.e.bind(forward);
-        }
+        self.e.bind(kicked);
         self.leave_to(self.source.linear);
         let faults = self.write_slow();
         let links = self.write_links();
@@ -225,38 +238,53 @@ impl Translator<'_> {
         }
     }
 
-    /// Leaves if the kick word is not zero.
-    fn check_kick(&mut self, flags: Flags) -> Vec<Forward> {
+    /// Leaves if the kick word is not zero. Flags stay.
+    fn check_kick(&mut self) -> Forward {
         let e = &mut self.e;
-        if flags == Flags::Dead {
-            e.load(R14, KICK);
-            // cmp dword [r14], 0
-            e.raw(&[0x41, 0x83, 0x3e, 0x00]);
-            return vec![e.jump_if(NE)];
-        }
-        e.store(SAVED_RCX, RCX);
+        e.mov(R15, RCX);
         e.load(R14, KICK);
         // mov ecx, [r14]
         e.raw(&[0x41, 0x8b, 0x0e]);
         let calm = e.jump_if_rcx_zero();
-        e.load(RCX, SAVED_RCX);
+        e.mov(RCX, R15);
         let kicked = e.jump();
         e.bind_short(calm);
-        e.load(RCX, SAVED_RCX);
-        vec![kicked]
+        e.mov(RCX, R15);
+        kicked
     }
 
-    fn instruction(&mut self, n: usize, instr: &Instruction) {
+    fn instruction(&mut self, n: usize, instr: &Instruction, live: bool) {
+        let writes = instr.rflags_modified() & liveness::ARITHMETIC != 0;
+        let keeps_some = writes && liveness::written(instr) != liveness::ARITHMETIC;
+        self.flags = if live || keeps_some {
+            Flags::Live
+        } else {
+            Flags::Dead
+        };
+        if self.flags == Flags::Live {
+            self.bring_flags_back();
+        }
+        self.translated_or_called(n, instr);
+        if writes {
+            self.places = Places {
+                in_host: true,
+                aside: false,
+            };
+        }
+    }
+
+    fn translated_or_called(&mut self, n: usize, instr: &Instruction) {
         let start = self.e.here();
         let links = self.links.len();
-        let vector = self.vector;
+        let (vector, places) = (self.vector, self.places);
         let done = self.flow(instr).unwrap_or_else(|| self.plain(n, instr));
         if done.is_err() {
             self.e.rewind(start);
             self.links.truncate(links);
             self.pending.clear();
             self.pending_faults.clear();
-            self.vector = vector;
+            (self.vector, self.places) = (vector, places);
+            self.bring_flags_back();
             let site = self.site(n, instr);
             self.callout(site);
             self.vector = Vector::Anywhere;
@@ -269,11 +297,19 @@ impl Translator<'_> {
             from: std::mem::take(&mut self.pending),
             faults: std::mem::take(&mut self.pending_faults),
             site: self.site(n, instr),
-            flags: self.flags,
+            aside: self.places.aside,
             vector: self.vector,
             back: self.e.here(),
         };
         self.slow.push(slow);
+    }
+
+    /// Has the guest's flags in the host's.
+    fn bring_flags_back(&mut self) {
+        if !self.places.in_host {
+            stubs::restore_flags(&mut self.e);
+            self.places.in_host = true;
+        }
     }
 
     /// The number of the callout of an instruction.
@@ -300,7 +336,7 @@ impl Translator<'_> {
                 self.e.bind(forward);
             }
             faults.extend(slow.faults.into_iter().map(|at| (at, here)));
-            if slow.flags == Flags::Live {
+            if slow.aside {
                 stubs::restore_flags(&mut self.e);
             }
             self.callout(slow.site);
@@ -380,8 +416,9 @@ impl Translator<'_> {
             Touch::Read => offset_of!(Entry, read),
             Touch::Write => offset_of!(Entry, write),
         };
-        if self.flags == Flags::Live {
+        if !self.places.aside {
             stubs::save_flags(&mut self.e);
+            self.places.aside = true;
         }
         let e = &mut self.e;
         // mov r14d, r15d; shr r14d, 7; and r14d, 7fe0h
@@ -395,8 +432,9 @@ impl Translator<'_> {
         let miss = e.jump_if(A);
         self.pending.push(miss);
         e.load_at(R14, R14, offset_of!(Entry, page) as i8);
+        self.places.in_host = false;
         if self.flags == Flags::Live {
-            stubs::restore_flags(e);
+            self.bring_flags_back();
         }
     }
 
