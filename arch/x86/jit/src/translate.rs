@@ -386,19 +386,26 @@ impl Translator<'_> {
         e.constant(R14, target);
         e.load_at(RCX, R15, 0);
         e.lea_scaled(RCX, RCX, R14, 1);
-        self.jump_if_found();
-    }
-
-    /// To the code of the jump cache's entry at R15 if RCX is zero, else out, to R14.
-    fn jump_if_found(&mut self) {
-        let e = &mut self.e;
         let found = e.jump_if_rcx_zero();
         e.load(RCX, SAVED_RCX);
         e.jump_address(self.stubs.lookup);
         e.bind_short(found);
         e.load(RCX, SAVED_RCX);
+        self.jump_to_found();
+    }
+
+    /// To the code of the jump cache's entry at R15.
+    fn jump_to_found(&mut self) {
         // jmp [r15 + 8]
-        e.raw(&[0x41, 0xff, 0x67, 0x08]);
+        self.e.raw(&[0x41, 0xff, 0x67, 0x08]);
+    }
+
+    /// Has the guest's flags aside, too.
+    fn put_flags_aside(&mut self) {
+        if !self.places.aside {
+            stubs::save_flags(&mut self.e);
+            self.places.aside = true;
+        }
     }
 
     /// The next instruction uses the vector state.
@@ -416,10 +423,7 @@ impl Translator<'_> {
             Touch::Read => offset_of!(Entry, read),
             Touch::Write => offset_of!(Entry, write),
         };
-        if !self.places.aside {
-            stubs::save_flags(&mut self.e);
-            self.places.aside = true;
-        }
+        self.put_flags_aside();
         let e = &mut self.e;
         // mov r14d, r15d; shr r14d, 7; and r14d, 7fe0h
         e.raw(&[

@@ -1,6 +1,6 @@
 //! The stack and near branches.
 
-use super::{Emitted, NotHere, Touch, Translator};
+use super::{Emitted, Touch, Translator};
 use crate::context::{JUMPS_AT, MASK, SAVED_RCX, TARGET, home};
 use crate::emit::{R13, R14, R15, RBP, RCX, Reg};
 use iced_x86::{Code, Instruction, OpKind, Register};
@@ -43,7 +43,7 @@ impl Translator<'_> {
             }
             Code::Call_rel32_64 => self.call(instr),
             Code::Call_rm64 => self.call_indirect(instr),
-            Code::Jmp_rm64 => self.target(instr).map(|()| self.go_indirect()),
+            Code::Jmp_rm64 => self.jump_indirect(instr),
             Code::Retnq => self.ret(0),
             Code::Retnq_imm16 => self.ret(instr.immediate16()),
             _ if instr.is_jcc_short_or_near() => self.jcc(instr),
@@ -126,20 +126,23 @@ impl Translator<'_> {
         Ok(())
     }
 
+    /// The target is looked up before anything is pushed: if it is not known, it may be none at all.
     fn call_indirect(&mut self, instr: &Instruction) -> Emitted {
-        if instr.op0_kind() == OpKind::Register {
-            if number(instr.op0_register()) == 4 {
-                return Err(NotHere);
-            }
-            self.push_constant(instr.next_ip())?;
-            self.target(instr)?;
-        } else {
-            self.target(instr)?;
-            self.e.store(TARGET, R14);
-            self.push_constant(instr.next_ip())?;
-            self.e.load(R14, TARGET);
-        }
-        self.go_indirect();
+        // Both ways to the slow one must find the flags at the same place.
+        self.put_flags_aside();
+        self.target(instr)?;
+        self.find_indirect();
+        self.e.load_at(R14, R15, 8);
+        self.e.store(TARGET, R14);
+        self.push_constant(instr.next_ip())?;
+        self.e.jump_through(TARGET);
+        Ok(())
+    }
+
+    fn jump_indirect(&mut self, instr: &Instruction) -> Emitted {
+        self.target(instr)?;
+        self.find_indirect();
+        self.jump_to_found();
         Ok(())
     }
 
@@ -165,13 +168,15 @@ impl Translator<'_> {
         self.lookup(8, Touch::Read);
         self.may_fault();
         self.e.load_sum(R14, R14, R15);
+        self.find_indirect();
         self.e.lea(R13, R13, 8 + i32::from(more));
-        self.go_indirect();
+        self.jump_to_found();
         Ok(())
     }
 
-    /// Goes on at the address in R14.
-    fn go_indirect(&mut self) {
+    /// R15 = the jump cache's entry of the address in R14. An address that is not there takes the slow way: the
+    /// interpreter finds out what is wrong with it, or the run loop what to execute.
+    fn find_indirect(&mut self) {
         let e = &mut self.e;
         e.store(SAVED_RCX, RCX);
         e.pext(R15, R14, MASK);
@@ -181,7 +186,12 @@ impl Translator<'_> {
         e.lea_scaled(R15, RCX, R15, 8);
         e.load_at(RCX, R15, 0);
         e.lea_scaled(RCX, RCX, R14, 1);
-        self.jump_if_found();
+        let found = e.jump_if_rcx_zero();
+        e.load(RCX, SAVED_RCX);
+        let miss = e.jump();
+        e.bind_short(found);
+        e.load(RCX, SAVED_RCX);
+        self.pending.push(miss);
     }
 
     fn jcc(&mut self, instr: &Instruction) -> Emitted {
