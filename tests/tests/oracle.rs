@@ -78,3 +78,20 @@ fn evex_forms() {
     compare(Family::Evex, Mode::Long, 48, 2000);
     compare(Family::Evex, Mode::Compatible, 12, 2000);
 }
+
+#[test]
+fn sixteen_bit_forms() {
+    if !Native::new().expect("a child process").has_short_mode() {
+        println!("skipped: the host's kernel has no 16-bit segments");
+        return;
+    }
+    compare(Family::Integer, Mode::Short, 100, 800);
+    compare(Family::X87, Mode::Short, 60, 145);
+    compare(Family::Sse, Mode::Short, 20, 400);
+    if host_has!("avx2") {
+        compare(Family::Vex, Mode::Short, 10, 1000);
+    }
+    if host_has!("avx512vl") {
+        compare(Family::Evex, Mode::Short, 8, 2000);
+    }
+}

@@ -5,7 +5,7 @@
 //! next work, puts the registers of that into the frame and returns; the kernel loads them. It works without the C
 //! library and without thread-local storage, since FS and GS are the code's.
 
-use super::direct::{Mailbox, Rights, Trap, Window};
+use super::direct::{Mailbox, Rights, Segment, SegmentKind, Trap, Window};
 use crate::native::xsave::{XFEATURES, XSAVE_HEADER, component};
 use crate::signal::FAULTS;
 use crate::sys::{self, KernelAction, MaskHow, SA_ONSTACK, SA_RESTORER, SA_SIGINFO, SigSet};
@@ -23,6 +23,7 @@ const SYS_RT_SIGRETURN: u64 = 15;
 const SYS_FORK: u64 = 57;
 const SYS_EXIT: u64 = 60;
 const SYS_SIGALTSTACK: u64 = 131;
+const SYS_MODIFY_LDT: u64 = 154;
 const SYS_PRCTL: u64 = 157;
 const SYS_ARCH_PRCTL: u64 = 158;
 const SYS_CLOSE_RANGE: u64 = 436;
@@ -39,6 +40,8 @@ const AC: u64 = 1 << 18;
 
 /// CS in the word of a frame that holds segment registers.
 const SELECTOR: u64 = 0xffff;
+/// Where SS is there.
+const SS_SHIFT: u32 = 48;
 
 /// In the legacy area of a frame: the words that describe the whole.
 const FRAME_FEATURES: usize = 472;
@@ -54,6 +57,7 @@ pub(super) struct Plan<'a> {
     pub(super) stack: u64,
     pub(super) stack_size: usize,
     pub(super) windows: &'a [Window],
+    pub(super) segments: &'a [Segment],
 }
 
 // Written once, by the child, to its own copies.
@@ -132,6 +136,12 @@ unsafe fn become_child(plan: &Plan<'_>) -> ! {
         for window in plan.windows {
             ok &= map(plan.memory, window);
         }
+        let described = plan
+            .segments
+            .iter()
+            .enumerate()
+            .all(|(n, segment)| describe(n as u32, segment));
+        (*plan.mailbox.as_ptr()).has_segments = described.into();
         close_others(plan);
         let stack = libc::stack_t {
             ss_sp: plan.stack as *mut _,
@@ -184,6 +194,23 @@ unsafe fn map(memory: i32, window: &Window) -> bool {
         )
     };
     at == window.address as i64
+}
+
+/// Enters a segment in the local descriptor table. Says whether the kernel did.
+///
+/// # Safety
+/// In the child only.
+unsafe fn describe(number: u32, segment: &Segment) -> bool {
+    /// The new format of the kernel's `struct user_desc`.
+    const WRITE: u64 = 0x11;
+    // The fields after the limit: 32-bit no, contents, writable, limit in bytes, present.
+    let contents = match segment.kind {
+        SegmentKind::Code => 2 << 1,
+        SegmentKind::Data => 0,
+    };
+    let row = [number, segment.base, segment.limit, contents];
+    // SAFETY: the kernel reads sixteen bytes; nothing in this process uses the segment.
+    unsafe { call(SYS_MODIFY_LDT, [WRITE, row.as_ptr() as u64, 16, 0, 0, 0]) == 0 }
 }
 
 /// Closes every descriptor but the two pipes.
@@ -309,7 +336,8 @@ fn save(context: &libc::ucontext_t, mailbox: &mut Mailbox) {
     }
     registers.rip = gregs[libc::REG_RIP as usize] as u64;
     registers.rflags = gregs[libc::REG_EFL as usize] as u64;
-    registers.cs = gregs[libc::REG_CSGSFS as usize] as u64 & SELECTOR;
+    let segments = gregs[libc::REG_CSGSFS as usize] as u64;
+    (registers.cs, registers.ss) = (segments & SELECTOR, segments >> SS_SHIFT);
     mailbox.trap = Trap {
         vector: gregs[libc::REG_TRAPNO as usize] as u64,
         error: gregs[libc::REG_ERR as usize] as u64,
@@ -354,7 +382,8 @@ fn load(mailbox: &Mailbox, context: &mut libc::ucontext_t) {
     gregs[libc::REG_RIP as usize] = registers.rip as i64;
     gregs[libc::REG_EFL as usize] = registers.rflags as i64;
     let segments = &mut gregs[libc::REG_CSGSFS as usize];
-    *segments = *segments & !(SELECTOR as i64) | (registers.cs & SELECTOR) as i64;
+    let others = *segments as u64 & !(SELECTOR | SELECTOR << SS_SHIFT);
+    *segments = (others | registers.cs & SELECTOR | registers.ss << SS_SHIFT) as i64;
     let frame = context.uc_mcontext.fpregs.cast::<u8>();
     // SAFETY: as in `save`, the other way round. The words that describe the frame stay, so the kernel takes it back.
     unsafe {

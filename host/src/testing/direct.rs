@@ -31,8 +31,9 @@ pub struct Registers {
     pub gs_base: u64,
     /// CS, which decides the mode.
     pub cs: u64,
-    /// DS, ES, FS and GS: zero or [`DATA`].
+    /// DS, ES, FS and GS: zero, [`DATA`], or one of the child's segments.
     pub ds: u64,
+    pub ss: u64,
 }
 
 impl Default for Registers {
@@ -46,6 +47,7 @@ impl Default for Registers {
             gs_base: 0,
             cs: CODE64,
             ds: 0,
+            ss: DATA,
         }
     }
 }
@@ -79,11 +81,35 @@ pub struct Window {
     pub rights: Rights,
 }
 
+/// A 16-bit segment in the child's local descriptor table.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    pub base: u32,
+    /// The last offset.
+    pub limit: u32,
+    pub kind: SegmentKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentKind {
+    Code,
+    Data,
+}
+
+impl Segment {
+    /// The selector of the child's segment number `n`.
+    pub const fn selector(n: u64) -> u64 {
+        n << 3 | 7
+    }
+}
+
 /// The page through which parent and child exchange the state.
 #[repr(C, align(64))]
 pub(super) struct Mailbox {
     pub(super) registers: Registers,
     pub(super) trap: Trap,
+    /// Whether the kernel gave the child its segments.
+    pub(super) has_segments: u64,
     /// An XSAVE image in the standard format.
     pub(super) image: [u8; XSAVE_SIZE],
 }
@@ -121,8 +147,9 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// Starts a child with `pages` pages of memory, seen through `windows`.
-    pub fn spawn(pages: usize, windows: &[Window]) -> io::Result<Direct> {
+    /// Starts a child with `pages` pages of memory, seen through `windows`, and with `segments`, if the kernel has those
+    /// (see [`Direct::has_segments`]).
+    pub fn spawn(pages: usize, windows: &[Window], segments: &[Segment]) -> io::Result<Direct> {
         let (memory, memory_file) = SharedPages::create("ring3-direct-memory", pages)?;
         let (mailbox, _) = SharedPages::create("ring3-direct-mailbox", 1)?;
         let (to_child, commands) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -139,6 +166,7 @@ impl Direct {
             stack: stack.0.as_ptr() as u64,
             stack_size: STACK,
             windows,
+            segments,
         };
         // SAFETY: the mailbox is a `Mailbox` long, mapped in the child too, and outlives it as a shared mapping; the
         // stack is mapped, and the child has its own copy of it.
@@ -153,6 +181,11 @@ impl Direct {
         drop((to_child, from_child));
         direct.wait().map_err(io::Error::other)?;
         Ok(direct)
+    }
+
+    /// Whether 16-bit code can run: kernels may leave out what that takes.
+    pub fn has_segments(&self) -> bool {
+        self.mailbox.load::<u64>(offset_of!(Mailbox, has_segments)) != 0
     }
 
     /// The memory, as the code finds and leaves it.

@@ -6,7 +6,7 @@
 //!
 //! No instruction of ours runs between loading and saving the registers: the kernel does both, on the way out of and
 //! into a signal handler whose frame is edited (see `child`). Not supported: code that makes system calls (it ends the
-//! child), code in other than 64-bit and 32-bit mode, and exceptions that the kernel serves silently.
+//! child), privileged code, and exceptions that the kernel serves silently.
 
 mod child;
 mod direct;
@@ -14,4 +14,4 @@ mod direct;
 #[cfg(test)]
 mod tests;
 
-pub use direct::{CODE32, CODE64, DATA, Direct, Lost, Registers, Rights, Trap, Window};
+pub use direct::{CODE32, CODE64, DATA, Direct, Lost, Registers, Rights, Segment, SegmentKind, Trap, Window};

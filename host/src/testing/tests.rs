@@ -21,17 +21,27 @@ impl Bench {
             rights,
         };
         let windows = [window(CODE, 0, Rights::Execute), window(DATA, 1, Rights::Write)];
+        let segments = [SegmentKind::Code, SegmentKind::Data].map(|kind| Segment {
+            base: if kind == SegmentKind::Code { CODE } else { DATA } as u32,
+            limit: 0xfff,
+            kind,
+        });
         Bench {
-            direct: Direct::spawn(2, &windows).unwrap(),
+            direct: Direct::spawn(2, &windows, &segments).unwrap(),
             registers: Registers::default(),
             vector: VectorState::new(),
         }
     }
 
     fn run(&mut self, code: &[u8]) -> Result<Trap, Lost> {
+        self.run_at(CODE, code)
+    }
+
+    /// Runs code that begins at this offset in its segment.
+    fn run_at(&mut self, offset: u64, code: &[u8]) -> Result<Trap, Lost> {
         self.direct.memory().write(0, &[0xcc; 64]);
         self.direct.memory().write(0, code);
-        self.registers.rip = CODE;
+        self.registers.rip = offset;
         self.direct.run(&mut self.registers, &mut self.vector)
     }
 }
@@ -84,6 +94,29 @@ fn thirty_two_bit_code_runs() {
     (bench.registers.cs, bench.registers.ds) = (CODE64, 0);
     assert_eq!(bench.run(&[0x40, 0x8c, 0xd8]).unwrap().vector, 3);
     assert_eq!(bench.registers.gpr[0], 0);
+}
+
+#[test]
+fn sixteen_bit_code_runs() {
+    let mut bench = Bench::new();
+    if !bench.direct.has_segments() {
+        return;
+    }
+    bench.registers.cs = Segment::selector(0);
+    (bench.registers.ds, bench.registers.ss) = (Segment::selector(1), Segment::selector(1));
+    bench.registers.gpr[4] = 0x1234_0100;
+    bench.registers.gpr[0] = 0xabcd;
+    // push ax; mov [bx], ax
+    let trap = bench.run_at(0, &[0x50, 0x89, 0x07]).unwrap();
+    assert_eq!((trap.vector, bench.registers.rip), (3, 4));
+    // The kernel makes up what is above.
+    assert_eq!(bench.registers.gpr[4] as u32, 0x1234_00fe);
+    assert_eq!(bench.direct.memory().load::<u16>(4096 + 0xfe), 0xabcd);
+    assert_eq!(bench.direct.memory().load::<u16>(4096), 0xabcd);
+    // Beyond the limit.
+    bench.registers.gpr[3] = 0xfff;
+    let trap = bench.run_at(0, &[0x89, 0x07]).unwrap();
+    assert_eq!((trap.vector, trap.error), (13, 0));
 }
 
 #[test]

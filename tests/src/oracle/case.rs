@@ -23,7 +23,7 @@ pub fn machine(rng: &mut Rng, encoded: &Encoded, mut memory: Vec<u8>) -> Machine
             .for_each(|(to, byte)| *to = *byte);
     }
     let mut machine = values::machine(rng, memory, encoded.mode);
-    machine.registers.rip = start;
+    machine.registers.rip = start - encoded.mode.base();
     prepare::before(rng, encoded, &mut machine);
     let size = encoded.instr.memory_size().size() as u64;
     let mut lies = None;

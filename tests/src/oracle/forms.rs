@@ -45,7 +45,7 @@ impl std::fmt::Display for Form {
         }
         match self.mode {
             Mode::Long => Ok(()),
-            Mode::Compatible => f.write_str("@32"),
+            other => write!(f, "@{}", other.bits()),
         }
     }
 }
@@ -98,6 +98,7 @@ pub fn exists(code: Code, mode: Mode) -> bool {
     let here = match mode {
         Mode::Long => op.mode64(),
         Mode::Compatible => op.mode32() && op.compatibility_mode(),
+        Mode::Short => op.mode16() && op.compatibility_mode(),
     };
     here && op.is_instruction() && !op.fwait()
 }

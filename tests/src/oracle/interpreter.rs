@@ -3,8 +3,8 @@
 //! Every exception is delivered through an IDT to a HLT at level 0, whose place tells the vector; the interrupted state
 //! is read off the stack.
 
-use super::layout::{PAGE, PAGES, WINDOWS};
-use super::{CODE64, Executor, Lost, Machine, Trap, save};
+use super::layout::{PAGE, PAGES, SEGMENTS, WINDOWS};
+use super::{Executor, Lost, Machine, Registers, Trap, save};
 use ring3_host::testing::Rights;
 use ring3_x86_cpu::run::Interpreted;
 use ring3_x86_cpu::state::*;
@@ -75,23 +75,7 @@ impl<T: Tier> Interpreter<T> {
         state.rip = registers.rip;
         state.set_rflags(registers.rflags | flags::IF);
         (*state.vector).clone_from(&machine.vector);
-        let long = registers.cs == CODE64;
-        state.seg[CS] = if long {
-            flat(CODE3, 0xa0fb)
-        } else {
-            flat(CODE32, 0xc0fb)
-        };
-        state.seg[SS] = flat(DATA3, 0xc0f3);
-        for (seg, base) in [(DS, 0), (ES, 0), (FS, registers.fs_base), (GS, registers.gs_base)] {
-            state.seg[seg] = if long {
-                Segment {
-                    base,
-                    ..Segment::null(0)
-                }
-            } else {
-                flat(DATA3, 0xc0f3)
-            };
-        }
+        load_segments(state, registers);
         self.cpu.core.refresh();
     }
 
@@ -146,6 +130,46 @@ impl<T: Tier> Executor for Interpreter<T> {
             Leave::Halted => self.leave(machine),
             _ => Err(Lost),
         }
+    }
+}
+
+/// Segment registers for these selectors, as the host has them.
+fn load_segments(state: &mut State, registers: &Registers) {
+    let cs = registers.cs as u16;
+    match cs {
+        CODE3 => {
+            state.seg[CS] = flat(CODE3, 0xa0fb);
+            state.seg[SS] = flat(DATA3, 0xc0f3);
+            for seg in [DS, ES, FS, GS] {
+                state.seg[seg] = Segment::null(0);
+            }
+            state.seg[FS].base = registers.fs_base;
+            state.seg[GS].base = registers.gs_base;
+        }
+        CODE32 => {
+            state.seg[CS] = flat(CODE32, 0xc0fb);
+            for seg in [SS, DS, ES, FS, GS] {
+                state.seg[seg] = flat(DATA3, 0xc0f3);
+            }
+        }
+        _ => {
+            state.seg[CS] = local(cs, 0xfb);
+            state.seg[SS] = local(registers.ss as u16, 0xf3);
+            for seg in [DS, ES, FS, GS] {
+                state.seg[seg] = local(registers.ds as u16, 0xf3);
+            }
+        }
+    }
+}
+
+/// A 16-bit segment of the local descriptor table.
+fn local(selector: u16, attributes: u32) -> Segment {
+    let segment = &SEGMENTS[usize::from(selector >> 3) % SEGMENTS.len()];
+    Segment {
+        selector,
+        base: segment.base.into(),
+        limit: segment.limit,
+        attributes: Attributes(attributes),
     }
 }
 

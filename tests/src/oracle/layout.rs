@@ -1,8 +1,9 @@
 //! The memory that code finds: a page or more each of code, data and stack, with nothing in between.
 //!
-//! All of it lies below 2 GiB, so that 32-bit addressing and absolute displacements reach it.
+//! All of it lies below 2 GiB, so that 32-bit addressing and absolute displacements reach it, and in 64 KiB, so that
+//! 16-bit code reaches it in segments that begin where the code does.
 
-use ring3_host::testing::{Rights, Window};
+use ring3_host::testing::{Rights, Segment, SegmentKind, Window};
 
 pub const PAGE: u64 = 4096;
 
@@ -10,10 +11,10 @@ pub const PAGE: u64 = 4096;
 pub const CODE: u64 = 0x2000_0000;
 pub const CODE_PAGES: usize = 2;
 /// Three writable pages and, right behind them, a read-only one.
-pub const DATA: u64 = 0x2001_0000;
+pub const DATA: u64 = 0x2000_4000;
 pub const DATA_PAGES: usize = 3;
 pub const READ_ONLY: u64 = DATA + DATA_PAGES as u64 * PAGE;
-pub const STACK: u64 = 0x2002_0000;
+pub const STACK: u64 = 0x2000_a000;
 
 /// Pages in all.
 pub const PAGES: usize = CODE_PAGES + DATA_PAGES + 2;
@@ -42,6 +43,25 @@ pub const WINDOWS: [Window; 4] = [
         page: CODE_PAGES + DATA_PAGES + 1,
         pages: 1,
         rights: Rights::Write,
+    },
+];
+
+/// The segments of 16-bit code: its own, the data's, which ends before the stack, and the stack's.
+pub const SEGMENTS: [Segment; 3] = [
+    Segment {
+        base: CODE as u32,
+        limit: 0x1fff,
+        kind: SegmentKind::Code,
+    },
+    Segment {
+        base: CODE as u32,
+        limit: 0x8fff,
+        kind: SegmentKind::Data,
+    },
+    Segment {
+        base: CODE as u32,
+        limit: 0xffff,
+        kind: SegmentKind::Data,
     },
 ];
 

@@ -11,7 +11,8 @@
 //!   [`case`] puts these together.
 //! * [`compare`] tells two ends apart, but for what the architecture leaves undefined; [`campaign`] is the loop.
 //!
-//! Covered are 64-bit mode and 32-bit compatibility mode at privilege level 3: the host lets an ordinary process use both.
+//! Covered are 64-bit mode and compatibility mode, 32-bit and 16-bit, at privilege level 3: the host lets an ordinary process
+//! use them all.
 
 pub mod campaign;
 pub mod case;
@@ -30,7 +31,7 @@ pub mod values;
 pub mod x87;
 
 pub use ring3_host::native::VectorState;
-pub use ring3_host::testing::{CODE32, CODE64, DATA, Lost, Registers, Trap};
+pub use ring3_host::testing::{CODE32, CODE64, DATA, Lost, Registers, Segment, Trap};
 
 /// The kind of code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Mode {
     Long,
     /// 32-bit code in compatibility mode.
     Compatible,
+    /// 16-bit code in compatibility mode.
+    Short,
 }
 
 impl Mode {
@@ -45,19 +48,32 @@ impl Mode {
         match self {
             Mode::Long => 64,
             Mode::Compatible => 32,
+            Mode::Short => 16,
+        }
+    }
+
+    /// Where the segments begin.
+    pub fn base(self) -> u64 {
+        match self {
+            Mode::Short => layout::CODE,
+            _ => 0,
         }
     }
 
     /// What a general register holds.
     pub fn mask(self) -> u64 {
-        u64::MAX >> (64 - self.bits())
+        match self {
+            Mode::Long => u64::MAX,
+            _ => 0xffff_ffff,
+        }
     }
 
-    /// The selectors of code and data, as the kernel has them.
-    pub fn selectors(self) -> (u64, u64) {
+    /// The selectors of code, data and stack.
+    pub fn selectors(self) -> (u64, u64, u64) {
         match self {
-            Mode::Long => (CODE64, 0),
-            Mode::Compatible => (CODE32, DATA),
+            Mode::Long => (CODE64, 0, DATA),
+            Mode::Compatible => (CODE32, DATA, DATA),
+            Mode::Short => (Segment::selector(0), Segment::selector(1), Segment::selector(2)),
         }
     }
 }

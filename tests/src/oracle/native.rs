@@ -1,6 +1,6 @@
 //! The host CPU.
 
-use super::layout::{PAGES, WINDOWS};
+use super::layout::{PAGES, SEGMENTS, WINDOWS};
 use super::{Executor, Lost, Machine, Trap};
 use ring3_host::testing::Direct;
 use std::io;
@@ -10,7 +10,12 @@ pub struct Native(Direct);
 
 impl Native {
     pub fn new() -> io::Result<Native> {
-        Direct::spawn(PAGES, &WINDOWS).map(Native)
+        Direct::spawn(PAGES, &WINDOWS, &SEGMENTS).map(Native)
+    }
+
+    /// Whether the kernel lets 16-bit code run.
+    pub fn has_short_mode(&self) -> bool {
+        self.0.has_segments()
     }
 }
 

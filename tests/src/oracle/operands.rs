@@ -45,7 +45,7 @@ fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
                 instr.set_op_kind(n, OpKind::Register);
                 instr.set_op_register(n, register);
             } else {
-                constant(rng, &mut instr, n, kind, rip)?;
+                constant(rng, &mut instr, n, kind, (rip, form.mode.base()))?;
             }
         }
     }
@@ -57,9 +57,10 @@ fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
     evex(rng, &mut instr, form, memory.is_some());
     let bits = form.mode.bits();
     let mut encoder = Encoder::new(bits);
-    encoder.encode(&instr, rip).ok()?;
+    let ip = rip - form.mode.base();
+    encoder.encode(&instr, ip).ok()?;
     let bytes = encoder.take_buffer();
-    let decode = |bytes: &[u8]| Decoder::with_ip(bits, bytes, rip, DecoderOptions::NONE).decode();
+    let decode = |bytes: &[u8]| Decoder::with_ip(bits, bytes, ip, DecoderOptions::NONE).decode();
     let decoded = decode(&bytes);
     if decoded.code() != form.code || decoded.len() != bytes.len() {
         return None;
@@ -136,20 +137,35 @@ fn is_memory(kind: K) -> bool {
 
 /// Operands whose address is not encoded: those of string instructions and their like.
 fn implicit(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, mode: Mode) -> bool {
-    // Both addresses of an instruction are of one size.
-    let narrow = match (0..n).map(|i| instr.op_kind(i)).next() {
-        Some(OpKind::MemoryESEDI | OpKind::MemorySegESI | OpKind::MemorySegEDI) => true,
-        Some(OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::MemorySegRDI) => false,
-        _ => rng.u8(..) < 40 || mode == Mode::Compatible,
+    // Both addresses of an instruction are of one size: the mode's, or the one that a prefix makes of it.
+    let size = match (0..n).map(|i| instr.op_kind(i)).next() {
+        Some(OpKind::MemoryESDI | OpKind::MemorySegSI | OpKind::MemorySegDI) => 16,
+        Some(OpKind::MemoryESEDI | OpKind::MemorySegESI | OpKind::MemorySegEDI) => 32,
+        Some(OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::MemorySegRDI) => 64,
+        _ if rng.u8(..) < 40 => 32,
+        _ => mode.bits(),
     };
-    let pick = |wide, small| if narrow { small } else { wide };
+    let pick = |kinds: [OpKind; 3]| kinds[size.ilog2() as usize - 4];
     match kind {
-        K::seg_rSI => instr.set_op_kind(n, pick(OpKind::MemorySegRSI, OpKind::MemorySegESI)),
-        K::es_rDI => instr.set_op_kind(n, pick(OpKind::MemoryESRDI, OpKind::MemoryESEDI)),
-        K::seg_rDI => instr.set_op_kind(n, pick(OpKind::MemorySegRDI, OpKind::MemorySegEDI)),
+        K::seg_rSI => instr.set_op_kind(
+            n,
+            pick([OpKind::MemorySegSI, OpKind::MemorySegESI, OpKind::MemorySegRSI]),
+        ),
+        K::es_rDI => instr.set_op_kind(
+            n,
+            pick([OpKind::MemoryESDI, OpKind::MemoryESEDI, OpKind::MemoryESRDI]),
+        ),
+        K::seg_rDI => instr.set_op_kind(
+            n,
+            pick([OpKind::MemorySegDI, OpKind::MemorySegEDI, OpKind::MemorySegRDI]),
+        ),
         K::seg_rBX_al => {
             instr.set_op_kind(n, OpKind::Memory);
-            instr.set_memory_base(if narrow { Register::EBX } else { Register::RBX });
+            instr.set_memory_base(match size {
+                16 => Register::BX,
+                32 => Register::EBX,
+                _ => Register::RBX,
+            });
             instr.set_memory_index(Register::AL);
             instr.set_memory_index_scale(1);
         }
@@ -163,7 +179,7 @@ fn register(rng: &mut Rng, kind: K, mode: Mode) -> Option<Register> {
     let wide = if mode == Mode::Long && rng.bool() { 16 } else { 8 };
     let (bytes, vectors) = match mode {
         Mode::Long => (20, 2 * wide),
-        Mode::Compatible => (8, 8),
+        Mode::Compatible | Mode::Short => (8, 8),
     };
     let mut from = |first: Register, count: u32| Some(first + rng.u32(0..count));
     match kind {
@@ -207,7 +223,8 @@ fn register(rng: &mut Rng, kind: K, mode: Mode) -> Option<Register> {
 }
 
 /// Immediates and branch targets.
-fn constant(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64) -> Option<()> {
+fn constant(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, place: (u64, u64)) -> Option<()> {
+    let (rip, base) = place;
     let byte = small(rng, 8) as u8;
     match kind {
         K::imm4_m2z => {
@@ -264,7 +281,7 @@ fn constant(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, rip: u64) -
         }
         K::br32_1 | K::br32_4 => {
             instr.set_op_kind(n, OpKind::NearBranch32);
-            instr.set_near_branch32(target(rng, rip, kind == K::br32_1) as u32);
+            instr.set_near_branch32(target(rng, rip, kind == K::br32_1).wrapping_sub(base) as u32);
         }
         // Such a branch cuts the instruction pointer down to 16 bits.
         K::br16_1 | K::br16_2 => {
@@ -318,6 +335,8 @@ fn prefixes(rng: &mut Rng, instr: &mut Instruction, form: &Form) {
         matches!(
             instr.op_kind(n),
             OpKind::Memory
+                | OpKind::MemorySegSI
+                | OpKind::MemorySegDI
                 | OpKind::MemorySegRSI
                 | OpKind::MemorySegESI
                 | OpKind::MemorySegRDI

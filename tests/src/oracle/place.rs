@@ -1,7 +1,7 @@
 //! Memory operands: how they are written, and where they lie.
 
 use super::layout::{CODE, DATA, DATA_PAGES, PAGE, READ_ONLY};
-use super::{CODE64, Machine, Mode, values};
+use super::{CODE64, Machine, Mode, Segment, values};
 use fastrand::Rng;
 use iced_x86::{Instruction, OpCodeOperandKind as K, OpKind, Register};
 
@@ -37,10 +37,17 @@ fn vector_index(kind: K) -> Option<(Register, u32)> {
 pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, mode: Mode) -> Option<Operand> {
     instr.set_op_kind(n, OpKind::Memory);
     let vsib = vector_index(kind);
-    let bits = if rng.u8(..) < 24 { 32 } else { mode.bits() };
+    if mode == Mode::Short && vsib.is_none() && (kind == K::mem_offs || rng.u8(..) < 200) {
+        return Some(short_operand(rng, instr, kind));
+    }
+    let bits = if rng.u8(..) < 24 || mode == Mode::Short {
+        32
+    } else {
+        mode.bits()
+    };
     let registers = match mode {
         Mode::Long => 16,
-        Mode::Compatible => 8,
+        _ => 8,
     };
     let first = if bits == 64 { Register::RAX } else { Register::EAX };
     let mut op = Operand {
@@ -70,9 +77,11 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, mode: Mo
         }
         1 if vsib.is_none() => {
             op.base = Register::None;
-            op.bits = mode.bits();
             let at = target(rng, 16);
-            (op.displacement, op.fixed) = (at, Some(at));
+            if mode == Mode::Long {
+                op.bits = 64;
+            }
+            (op.displacement, op.fixed) = (at - mode.base(), Some(at));
         }
         2..=8 => {
             if vsib.is_none() && rng.u8(..) < 40 {
@@ -91,7 +100,7 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, mode: Mo
         let vectors = match mode {
             Mode::Long if rng.bool() => 32,
             Mode::Long => 16,
-            Mode::Compatible => 8,
+            _ => 8,
         };
         op.index = vector + rng.u32(..vectors);
         op.scale = 1 << rng.u32(0..4);
@@ -128,6 +137,45 @@ pub fn operand(rng: &mut Rng, instr: &mut Instruction, n: u32, kind: K, mode: Mo
         op.displacement
     });
     Some(op)
+}
+
+/// A memory operand with 16-bit addressing.
+fn short_operand(rng: &mut Rng, instr: &mut Instruction, kind: K) -> Operand {
+    let any = rng.u32(..8);
+    let (base, index) = match any {
+        0 | 1 => (Register::BX, Register::SI + (any & 1)),
+        2 | 3 => (Register::BP, Register::SI + (any & 1)),
+        4 => (Register::SI, Register::None),
+        5 => (Register::DI, Register::None),
+        6 => (Register::BP, Register::None),
+        _ => (Register::BX, Register::None),
+    };
+    let mut op = Operand {
+        base,
+        index,
+        scale: 1,
+        displacement: rng.u64(..0x1_0000),
+        index_bits: 0,
+        bits: 16,
+        fixed: None,
+    };
+    let mut size = 2;
+    if kind == K::mem_offs || rng.u8(..) < 16 {
+        let at = target(rng, 16);
+        (op.base, op.index) = (Register::None, Register::None);
+        (op.displacement, op.fixed) = (at & 0xffff, Some(at));
+    } else {
+        match rng.u8(..3) {
+            0 => (op.displacement, size) = (0, 0),
+            1 => (op.displacement, size) = (rng.i8(..) as u16 as u64, 1),
+            _ => {}
+        }
+    }
+    instr.set_memory_base(op.base);
+    instr.set_memory_index(op.index);
+    instr.set_memory_displ_size(size);
+    instr.set_memory_displacement64(op.displacement);
+    op
 }
 
 /// Where an operand of `size` bytes is to lie: mostly aligned in writable memory, but also across every kind of border.
@@ -176,12 +224,21 @@ impl Operand {
         if matches!(segment, Register::FS | Register::GS) && self.bits == 32 && registers.cs == CODE64 {
             *base = rng.u64(0..0x1000_0000);
         }
-        let offset = at.wrapping_sub(*base).wrapping_sub(self.displacement);
+        // Segments of 16-bit code begin where 16 bits are zero.
+        let short = if registers.ss == Segment::selector(2) && self.bits == 32 {
+            CODE
+        } else {
+            0
+        };
+        let offset = at
+            .wrapping_sub(*base)
+            .wrapping_sub(short)
+            .wrapping_sub(self.displacement);
         if self.index.is_vector_register() {
             self.scatter_indices(rng, machine, segment);
         }
         let gpr = &mut machine.registers.gpr;
-        let mask = if self.bits == 32 { 0xffff_ffff } else { u64::MAX };
+        let mask = u64::MAX >> (64 - self.bits);
         let mut put = |number: usize, value: u64| gpr[number & 15] = gpr[number & 15] & !mask | value & mask;
         let scale = u64::from(self.scale);
         if self.base.is_gpr() {

@@ -44,7 +44,8 @@ pub fn before(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
             machine.registers.gpr[RCX] = rng.u64(..3) | u64::from(rng.bool()) << 32;
         }
         M::Jmp | M::Call if instr.op0_kind() == OpKind::Register => {
-            machine.registers.gpr[instr.op0_register().number() & 15] = away(rng, encoded.rip);
+            machine.registers.gpr[instr.op0_register().number() & 15] =
+                away(rng, encoded.rip) - encoded.mode.base();
         }
         _ => {}
     }
@@ -62,7 +63,10 @@ pub fn after(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine, at: Option
     let top = machine.registers.gpr[RSP];
     if let Some(at) = at {
         match instr.mnemonic() {
-            M::Jmp | M::Call => write(memory, at, &away(rng, encoded.rip).to_le_bytes()),
+            M::Jmp | M::Call => {
+                let target = away(rng, encoded.rip) - encoded.mode.base();
+                write(memory, at, &target.to_le_bytes());
+            }
             M::Ldmxcsr | M::Vldmxcsr if rng.u8(..) < 220 => write(memory, at, &mxcsr(rng).to_le_bytes()),
             M::Fxrstor | M::Fxrstor64 if rng.u8(..) < 220 => save::legacy_image(rng, memory, at),
             M::Xrstor | M::Xrstor64 if rng.u8(..) < 240 => save::extended_image(rng, memory, at),
@@ -93,7 +97,10 @@ pub fn after(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine, at: Option
             machine.registers.gpr[instr.op0_register().full_register().number() & 15];
     }
     match instr.mnemonic() {
-        M::Ret => write(memory, top, &away(rng, encoded.rip).to_le_bytes()),
+        M::Ret => {
+            let target = away(rng, encoded.rip) - encoded.mode.base();
+            write(memory, top, &target.to_le_bytes());
+        }
         // With the trap flag the INT3 behind would be traced.
         M::Popf | M::Popfd | M::Popfq => {
             let image = integer(rng) & !0x100;
@@ -128,6 +135,7 @@ fn strings(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
     let base = *segment_base;
     let source = target(rng, size).wrapping_sub(base);
     let destination = target(rng, size);
+    let (from, to) = (source.wrapping_add(base), destination);
     let high = integer(rng) << 32;
     let short = (0..instr.op_count()).any(|n| {
         matches!(
@@ -136,6 +144,12 @@ fn strings(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
         )
     });
     let high = if short { high } else { 0 };
+    // 16-bit addressing leaves out the segments' base by itself.
+    let base_of_all = if short { encoded.mode.base() } else { 0 };
+    let (source, destination) = (
+        source.wrapping_sub(base_of_all),
+        destination.wrapping_sub(base_of_all),
+    );
     registers.gpr[RSI] = source | high;
     registers.gpr[RDI] = destination | high;
     if instr.mnemonic() == M::Xlatb {
@@ -172,7 +186,7 @@ fn strings(rng: &mut Rng, encoded: &Encoded, machine: &mut Machine) {
             let byte = registers.gpr[RAX] as u8;
             registers.gpr[RAX] = u64::from_le_bytes([byte; 8]);
             let len = rng.usize(..100);
-            for at in [source.wrapping_add(base), destination] {
+            for at in [from, to] {
                 write(&mut machine.memory, at.wrapping_sub(20), &vec![byte; len]);
             }
         }

@@ -189,7 +189,7 @@ pub fn memory(rng: &mut Rng) -> Vec<u8> {
 
 /// Everything random; the stack pointer, in the stack.
 pub fn machine(rng: &mut Rng, memory: Vec<u8>, mode: Mode) -> Machine {
-    let (cs, ds) = mode.selectors();
+    let (cs, ds, ss) = mode.selectors();
     let mut registers = Registers {
         gpr: std::array::from_fn(|_| integer(rng)),
         rip: CODE,
@@ -198,8 +198,9 @@ pub fn machine(rng: &mut Rng, memory: Vec<u8>, mode: Mode) -> Machine {
         gs_base: base(rng),
         cs,
         ds,
+        ss,
     };
-    if mode == Mode::Compatible {
+    if mode != Mode::Long {
         (registers.fs_base, registers.gs_base) = (0, 0);
     }
     registers.gpr[4] = STACK

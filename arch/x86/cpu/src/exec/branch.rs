@@ -82,14 +82,11 @@ pub fn jmp_indirect(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
 
 pub fn call(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let target = core.direct_target(op);
-    core.check_target(target)?;
-    core.push(world, op.size, core.next_rip(op))?;
-    core.state.rip = target;
-    Ok(())
+    call_to(core, op, world, target)
 }
 
-pub fn call_indirect(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
-    let target = indirect_target(core, op, world)?;
+#[inline(always)]
+fn call_to(core: &mut Core, op: &Op, world: &mut dyn World, target: u64) -> Step {
     if let Err(stop) = core.check_target(target) {
         // What is wrong with the stack comes first.
         core.probe_push(world, op.size)?;
@@ -98,6 +95,11 @@ pub fn call_indirect(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     core.push(world, op.size, core.next_rip(op))?;
     core.state.rip = target;
     Ok(())
+}
+
+pub fn call_indirect(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    let target = indirect_target(core, op, world)?;
+    call_to(core, op, world, target)
 }
 
 /// RET, and RET imm16 with the bytes to release in `op.imm`.

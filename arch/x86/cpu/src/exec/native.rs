@@ -306,8 +306,8 @@ pub fn indexed(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         element.disp = op.disp.wrapping_add(index);
         let size = u64::from(form.element);
         let access = if form.scatter { Access::Write } else { Access::Read };
-        let linear = core.address(&element, size, access)?;
         form.reach(&mut core.state.vector, lane);
+        let linear = core.address(&element, size, access)?;
         // Alignment is not checked.
         if form.scatter {
             let value = form.element(&core.state.vector, lane).to_le_bytes();

@@ -4,7 +4,6 @@ use super::flag_ops::virtual_image;
 use super::privileged;
 use crate::core::Attention;
 use crate::event::Event;
-use crate::mmu::access::size_mask;
 use crate::op::Op;
 use crate::state::{CR4_VME, flags};
 use crate::world::Access;
@@ -118,7 +117,8 @@ fn int_virtual(core: &mut Core, world: &mut dyn World, vector: u8, next: u64) ->
 pub fn bound(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let size = u64::from(op.size);
     let linear = core.address(op, 2 * size, Access::Read)?;
-    let above = linear.wrapping_add(size) & size_mask(core.mode.code_bits / 8);
+    // It does not exist in 64-bit mode, so linear addresses have 32 bits.
+    let above = linear.wrapping_add(size) & 0xffff_ffff;
     // Two operands, as far as alignment is concerned.
     let (low, high, index) = if op.size == 2 {
         let low = core.read::<u16>(world, linear, op.seg)? as i16;
