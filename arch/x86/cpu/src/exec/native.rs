@@ -143,60 +143,73 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let Some(memory) = step.info().memory else {
         return Err(Stop::Unsupported);
     };
-    let touched = if memory.is_masked() {
-        Some(step.touched(&core.state.vector))
-    } else {
-        None
-    };
+    if memory.is_masked() {
+        return with_masked_memory(core, op, world, &step, &memory);
+    }
     let size = usize::from(memory.size);
-    let access = if memory.direction.writes() {
+    let linear = core.address(op, u64::from(memory.size), access(&memory))?;
+    check_alignment(core, &memory, linear, op.seg)?;
+    if memory.direction.writes() {
+        core.probe_write(world, linear, size, op.seg)?;
+    }
+    if memory.direction.reads() {
+        load_operand(core, world, linear, size, op.seg)?;
+    }
+    let store = run(core, op, &step)?;
+    if memory.direction.writes() && store {
+        store_operand(core, world, linear, size, op.seg)?;
+    }
+    Ok(())
+}
+
+fn access(memory: &MemoryOperand) -> Access {
+    if memory.direction.writes() {
         Access::Write
     } else {
         Access::Read
+    }
+}
+
+/// Only the bytes that the mask selects are looked at, by segment limits and paging alike.
+fn with_masked_memory(
+    core: &mut Core,
+    op: &Op,
+    world: &mut dyn World,
+    step: &NativeStep,
+    memory: &MemoryOperand,
+) -> Step {
+    let touched = step.touched(&core.state.vector);
+    let address = |core: &Core, start: usize, len: usize| {
+        let mut part = *op;
+        part.disp = op.disp.wrapping_add(start as u64);
+        core.address(&part, len as u64, access(memory))
     };
-    if touched == Some(0) {
-        return run(core, op, &step).map(|_| ());
+    if let Some((start, len)) = runs(touched).next() {
+        let linear = address(core, start, len)?.wrapping_sub(start as u64);
+        check_alignment(core, memory, linear, op.seg)?;
     }
-    let linear = core.address(op, u64::from(memory.size), access)?;
-    check_alignment(core, &memory, linear, op.seg)?;
-    match touched {
-        None => {
-            if memory.direction.writes() {
-                core.probe_write(world, linear, size, op.seg)?;
-            }
-            if memory.direction.reads() {
-                load_operand(core, world, linear, size, op.seg)?;
-            }
+    for (start, len) in runs(touched) {
+        let at = address(core, start, len)?;
+        if memory.direction.writes() {
+            core.probe_run(world, at, len, op.seg)?;
         }
-        Some(touched) => {
-            for (start, len) in runs(touched) {
-                let at = linear.wrapping_add(start as u64);
-                if memory.direction.writes() {
-                    core.probe_run(world, at, len, op.seg)?;
-                }
-                if memory.direction.reads() {
-                    let mut bytes = [0; 64];
-                    core.read_run(world, at, &mut bytes[..len], op.seg)?;
-                    core.frame.mem[start..start + len].copy_from_slice(&bytes[..len]);
-                }
-            }
+        if memory.direction.reads() {
+            let mut bytes = [0; 64];
+            core.read_run(world, at, &mut bytes[..len], op.seg)?;
+            core.frame.mem[start..start + len].copy_from_slice(&bytes[..len]);
         }
     }
-    let store = run(core, op, &step)?;
+    let store = run(core, op, step)?;
     if !memory.direction.writes() || !store {
         return Ok(());
     }
-    match touched {
-        None => store_operand(core, world, linear, size, op.seg),
-        Some(touched) => {
-            for (start, len) in runs(touched) {
-                let mut bytes = [0; 64];
-                bytes[..len].copy_from_slice(&core.frame.mem[start..start + len]);
-                core.write_run(world, linear.wrapping_add(start as u64), &bytes[..len], op.seg)?;
-            }
-            Ok(())
-        }
+    for (start, len) in runs(touched) {
+        let mut bytes = [0; 64];
+        bytes[..len].copy_from_slice(&core.frame.mem[start..start + len]);
+        let at = address(core, start, len)?;
+        core.write_run(world, at, &bytes[..len], op.seg)?;
     }
+    Ok(())
 }
 
 /// What the operand itself demands, and then what RFLAGS.AC does.
