@@ -26,6 +26,7 @@ pub mod operands;
 pub mod place;
 pub mod prelude;
 pub mod prepare;
+pub mod program;
 pub mod save;
 pub mod values;
 pub mod x87;

@@ -3,9 +3,11 @@
 use crate::block::{Block, Blocks};
 use crate::core::Attention;
 use crate::event::Event;
+use crate::op::Op;
 use crate::state::{DR6_BD, DR6_BS, DR7_ENABLES, Interruptibility, RIP_SLOT, flags};
 use crate::world::World;
 use crate::{Core, Fault, Features, Step, Stop, Vector};
+use iced_x86::Code;
 use ring3_host::addr::GuestPhys;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -194,7 +196,7 @@ impl Cpu {
     fn careful_step(&mut self, index: u32, world: &mut dyn World) -> Option<Leave> {
         let core = &mut self.core;
         let before = core.state.interruptibility;
-        let stepping = core.state.flags.has(flags::TF) || core.debug.single_step;
+        let trapping = core.state.flags.has(flags::TF);
         let resume = core.state.flags.has(flags::RF);
         core.state.interruptibility = Interruptibility {
             nmi_blocked: before.nmi_blocked,
@@ -202,6 +204,9 @@ impl Cpu {
         };
         core.state.flags.system &= !flags::RF;
         let block = self.blocks.get(index);
+        // Delivering the interrupt clears TF before the trap would be taken.
+        let interrupts = block.ops.first().is_some_and(is_software_interrupt);
+        let stepping = core.debug.single_step || trapping && !interrupts;
         let ended = if core.fits_segment(block.ops.first().map_or(0, |op| op.next)) {
             execute(core, block, world, 1)
         } else {
@@ -403,6 +408,10 @@ impl Core {
             _ => rip & 0xffff,
         }
     }
+}
+
+fn is_software_interrupt(op: &Op) -> bool {
+    matches!(op.code(), Code::Int3 | Code::Int_imm8 | Code::Into | Code::Int1)
 }
 
 /// Executes a whole block.

@@ -36,6 +36,9 @@ const THRESHOLD: u32 = 12;
 /// The heat of a block that cannot be translated.
 const NEVER: u32 = u32::MAX;
 
+/// Translations of a block that are remembered: one for each address it is executed at, in each setting.
+const MOST_ENTRIES: usize = 8;
+
 /// A callout: the operation, where its block runs, and whether it sets RIP.
 pub(crate) struct Site {
     op: Op,
@@ -121,6 +124,7 @@ pub struct Jit {
     pending: Option<usize>,
     /// How often a block is interpreted before it is translated.
     threshold: u32,
+    counting: Counting,
 }
 
 impl Jit {
@@ -150,6 +154,7 @@ impl Jit {
             clears: 0,
             pending: None,
             threshold: THRESHOLD,
+            counting: Counting::No,
         })
     }
 
@@ -201,7 +206,7 @@ impl Jit {
     ) -> Option<Translation> {
         let linear = core.state.rip;
         let block = blocks.get_mut(index);
-        let known = block.translated.entries.iter().find_map(|n| {
+        let known = block.translated.entries.iter().rev().find_map(|n| {
             let found = *self.translations.get(*n as usize)?;
             (found.linear == linear && found.setting == setting).then_some(found)
         });
@@ -233,6 +238,7 @@ impl Jit {
                     ops: &block.ops,
                     core,
                     level: setting.level,
+                    counting: self.counting,
                     jumps: self.jumps.cache(setting.user),
                 };
                 let (sites, links) = (self.sites.len() as u32, self.links.len() as u32);
@@ -271,7 +277,11 @@ impl Jit {
         };
         self.translations.push(translation);
         let number = self.translations.len() as u32 - 1;
-        blocks.get_mut(index).translated.entries.push(number);
+        let entries = &mut blocks.get_mut(index).translated.entries;
+        if entries.len() == MOST_ENTRIES {
+            entries.remove(0);
+        }
+        entries.push(number);
         Some(translation)
     }
 
@@ -329,17 +339,28 @@ impl Jit {
     }
 }
 
+/// Whether translations count the instructions they execute, which costs them a little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    Yes,
+    No,
+}
+
 /// The tier of a vCPU: the translator where the host suffices, unless `RING3_ENGINE` says `interpreter`.
 pub struct Engine(Option<Box<Jit>>);
 
 impl Engine {
+    /// Translated instructions are counted only if `RING3_STATS` wants an account.
     pub fn new() -> Engine {
+        let counting = match std::env::var_os("RING3_STATS") {
+            Some(path) if !path.is_empty() => Counting::Yes,
+            _ => Counting::No,
+        };
         let interpreted = std::env::var_os("RING3_ENGINE").is_some_and(|engine| engine == "interpreter");
-        Engine(if interpreted {
-            None
-        } else {
-            Jit::new().map(Box::new)
-        })
+        if interpreted {
+            return Engine(None);
+        }
+        Engine(Jit::new().map(|jit| Box::new(Jit { counting, ..jit })))
     }
 }
 

@@ -15,11 +15,11 @@
 mod flow;
 mod operand;
 
-use crate::Site;
 use crate::context::{COUNT, Jumps, KICK, NEED_VECTOR, SAVED_RCX, TABLE};
 use crate::emit::{A, At, Emitter, Forward, R14, R15, RCX};
 use crate::liveness;
 use crate::stubs::{self, Stubs};
+use crate::{Counting, Site};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory};
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::{Core, decode};
@@ -46,6 +46,7 @@ pub struct Source<'a> {
     pub core: &'a Core,
     /// The vector instructions that may be executed.
     pub level: Level,
+    pub counting: Counting,
     /// The jump cache of the privilege it runs with.
     pub jumps: u64,
 }
@@ -208,9 +209,11 @@ impl Translator<'_> {
         let checked = self.e.here();
         let kicked = self.check_kick();
         let entry = self.e.here();
-        self.e.load(R14, COUNT);
-        self.e.lea(R14, R14, block.len() as i32);
-        self.e.store(COUNT, R14);
+        if self.source.counting == Counting::Yes {
+            self.e.load(R14, COUNT);
+            self.e.lea(R14, R14, block.len() as i32);
+            self.e.store(COUNT, R14);
+        }
         let mut ended = false;
         for (n, instr) in block.iter().enumerate() {
             self.instruction(n, instr, live[n]);

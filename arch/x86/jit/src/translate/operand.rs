@@ -32,6 +32,11 @@ fn sized(number: usize, size: usize) -> Register {
     }
 }
 
+/// Whether AH or its kin is an operand: it is another register where a register of ours needs a prefix.
+fn has_high_byte(instr: &Instruction) -> bool {
+    (0..instr.op_count()).any(|k| instr.op_kind(k) == OpKind::Register && is_high_byte(instr.op_register(k)))
+}
+
 /// Instructions that do the same on the host's registers and memory as on the guest's.
 fn is_plain(instr: &Instruction) -> bool {
     use Mnemonic as M;
@@ -255,6 +260,9 @@ impl Translator<'_> {
             self.copy(n);
             return Ok(());
         }
+        if has_high_byte(instr) {
+            return Err(NotHere);
+        }
         self.substituted(*instr, &[R14, R15], faults)
     }
 
@@ -316,9 +324,7 @@ impl Translator<'_> {
             instr.mnemonic(),
             Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
         ) && instr.op1_kind() == OpKind::Register;
-        let high = (0..instr.op_count())
-            .any(|k| instr.op_kind(k) == OpKind::Register && is_high_byte(instr.op_register(k)));
-        if string_of_bits || high {
+        if string_of_bits {
             return Err(NotHere);
         }
         let size = instr.memory_size().size();
@@ -333,6 +339,9 @@ impl Translator<'_> {
 
     /// The instruction, its memory operand of `size` bytes looked up.
     fn with_operand(&mut self, instr: &Instruction, size: usize, touch: Touch) -> Emitted {
+        if has_high_byte(instr) {
+            return Err(NotHere);
+        }
         self.address(instr)?;
         self.lookup(size, touch);
         let mut host = *instr;
