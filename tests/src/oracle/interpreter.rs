@@ -193,6 +193,8 @@ fn descriptors(world: &mut TestWorld) {
     put(world, CODE3, segment(0xfb, 0xa));
     put(world, CODE32, segment(0xfb, 0xc));
     world.poke64(TSS + 4, KERNEL + INNER_STACK);
+    // No permission map for ports: it would begin beyond the limit.
+    world.poke(TSS + 0x66, &[0x68, 0]);
     for vector in 0..VECTORS {
         let target = KERNEL + HANDLERS + vector;
         // INT3 and INTO are for level 3 to use.

@@ -1,4 +1,5 @@
-//! The instruction forms that are not compared with the host, each with its reason.
+//! The instruction forms that are not compared with the host, each with its reason. Privileged ones are compared: at
+//! level 3 all of them fault.
 
 use super::Mode;
 use iced_x86::{Code, FlowControl, Mnemonic as M, OpCodeOperandKind as K};
@@ -10,10 +11,6 @@ pub enum Which {
 }
 
 pub const LEFT_OUT: &[(Which, &str)] = &[
-    (
-        Which::Rule(|code, _| code.op_code().must_be_cpl0() || code.is_privileged()),
-        "privileged: at level 3 there is nothing to compute",
-    ),
     (
         Which::Names(&[
             M::Syscall,

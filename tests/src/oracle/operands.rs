@@ -204,6 +204,8 @@ fn register(rng: &mut Rng, kind: K, mode: Mode) -> Option<Register> {
         K::zmm_reg | K::zmm_rm | K::zmm_vvvv | K::zmm_or_mem => from(Register::ZMM0, vectors),
         K::xmmp3_vvvv => Some(Register::XMM0 + 4 * rng.u32(..vectors / 4)),
         K::zmmp3_vvvv => Some(Register::ZMM0 + 4 * rng.u32(..vectors / 4)),
+        K::cr_reg => Some(Register::CR0 + [0, 2, 3, 4][rng.usize(..4)]),
+        K::dr_reg => from(Register::DR0, 8),
         K::es => Some(Register::ES),
         K::cs => Some(Register::CS),
         K::ss => Some(Register::SS),
