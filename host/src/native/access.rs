@@ -28,6 +28,8 @@ impl Direction {
 pub struct MemoryOperand {
     /// Bytes, at most 128.
     pub size: u8,
+    /// Bytes that must lie inside the segment: more, for operands of which not all is read.
+    pub extent: u8,
     pub direction: Direction,
     /// #GP(0) unless the linear address is a multiple of this (1: no check).
     pub alignment: u8,
@@ -103,6 +105,7 @@ pub(super) fn memory_operand(
     }
     Ok(Some(MemoryOperand {
         size: size as u8,
+        extent: instr.memory_size().size() as u8,
         direction,
         alignment: alignment(instr, class, size),
         relaxed: matches!(class, StateClass::Sse | StateClass::MmxSse) && !is_aligned_move(instr.mnemonic()),

@@ -2,7 +2,7 @@
 
 use super::layout::{self, PAGE};
 use super::{CODE64, Machine, Trap, VectorState, save};
-use iced_x86::{Instruction, Mnemonic as M, Register, RflagsBits};
+use iced_x86::{CodeSize, Instruction, Mnemonic as M, Register, RflagsBits};
 
 /// One difference, in words.
 pub type Difference = String;
@@ -62,7 +62,9 @@ const GPR: [&str; 16] = [
 ];
 
 fn traps(instr: &Instruction, host: Trap, ours: Trap, found: &mut Vec<Difference>) {
+    const STACK: u64 = 12;
     const PROTECTION: u64 = 13;
+    const ALIGNMENT: u64 = 17;
     const PAGE_FAULT: u64 = 14;
     // The kernel calls all of its half of the addresses present, lest processes learn what is there.
     let kept_secret = u64::from(host.vector == PAGE_FAULT && host.cr2 >> 63 != 0);
@@ -70,9 +72,12 @@ fn traps(instr: &Instruction, host: Trap, ours: Trap, found: &mut Vec<Difference
     let based = matches!(instr.memory_segment(), Register::FS | Register::GS);
     let wild = based && (host.vector, ours.vector) == (PROTECTION, PAGE_FAULT) && ours.cr2 >> 63 != 0;
     let both_fault = host.vector != BREAKPOINT && ours.vector != BREAKPOINT;
-    // Of an operand with masked elements that runs beyond a segment's limit and into a missing page, either may be found.
-    let masked = instr.op_mask() != Register::None && (host.vector, ours.vector) == (PAGE_FAULT, PROTECTION);
-    if wild || masked || both_fault && has_free_order(instr) {
+    // What is misaligned and partly beyond a segment's limit: the order depends on the pieces an operand is taken in.
+    let limit = |vector| matches!(vector, STACK | PROTECTION);
+    let either =
+        host.vector == ALIGNMENT && limit(ours.vector) || ours.vector == ALIGNMENT && limit(host.vector);
+    let beyond = either && instr.code_size() != CodeSize::Code64;
+    if wild || beyond || both_fault && has_free_order(instr) {
         return;
     }
     if host.vector != ours.vector {

@@ -46,7 +46,8 @@ pub const WINDOWS: [Window; 4] = [
     },
 ];
 
-/// The segments of 16-bit code: its own, the data's, which ends before the stack, and the stack's.
+/// The segments of 16-bit code: its own, the data's, which ends with the writable pages, so that what runs beyond the end
+/// has nothing else wrong with it, and the stack's.
 pub const SEGMENTS: [Segment; 3] = [
     Segment {
         base: CODE as u32,
@@ -55,7 +56,7 @@ pub const SEGMENTS: [Segment; 3] = [
     },
     Segment {
         base: CODE as u32,
-        limit: 0x8fff,
+        limit: (READ_ONLY - CODE) as u32 - 1,
         kind: SegmentKind::Data,
     },
     Segment {

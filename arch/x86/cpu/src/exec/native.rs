@@ -147,7 +147,7 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         return with_masked_memory(core, op, world, &step, &memory);
     }
     let size = usize::from(memory.size);
-    let linear = core.address(op, u64::from(memory.size), access(&memory))?;
+    let linear = core.address(op, u64::from(memory.extent), access(&memory))?;
     check_alignment(core, &memory, linear, op.seg)?;
     if memory.direction.writes() {
         core.probe_write(world, linear, size, op.seg)?;
@@ -185,7 +185,9 @@ fn with_masked_memory(
         core.address(&part, len as u64, access(memory))
     };
     if let Some((start, len)) = runs(touched).next() {
-        let linear = address(core, start, len)?.wrapping_sub(start as u64);
+        // Of the first element alone: the others' turn comes later.
+        let element = len.min(usize::from(memory.checked.max(1)));
+        let linear = address(core, start, element)?.wrapping_sub(start as u64);
         check_alignment(core, memory, linear, op.seg)?;
     }
     for (start, len) in runs(touched) {

@@ -96,7 +96,14 @@ fn repeat(
 pub fn movs<T: Width>(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     repeat(core, op, world, |core, op, world, count| {
         let from = core.source::<T>(op)?;
-        let to = core.destination::<T>(op, Access::Write)?;
+        let to = match core.destination::<T>(op, Access::Write) {
+            Ok(to) => to,
+            Err(stop) => {
+                // What is wrong with the source comes first.
+                core.read::<T>(world, from, op.seg)?;
+                return Err(stop);
+            }
+        };
         let run = core.run_length::<T>(op, from, core.run_length::<T>(op, to, count));
         if run > 1 && core.copy_run(from, to, (run * T::BYTES) as usize) {
             core.advance(RSI, op, run * T::BYTES);
