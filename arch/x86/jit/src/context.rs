@@ -58,6 +58,15 @@ words! {
     STAY = 22,
 }
 
+/// The first of the words that hold where groups of accesses are in the host.
+const FIRST_GROUP: usize = 23;
+const _: () = assert!(FIRST_GROUP + crate::groups::MOST <= TIER_WORDS);
+
+/// The word of a group.
+pub fn group(number: usize) -> usize {
+    offset_of!(Core, tier) + 8 * (FIRST_GROUP + number)
+}
+
 /// Values of [`EXIT_KIND`].
 pub const EXIT_LOOKUP: u64 = 0;
 pub const EXIT_LINK: u64 = 1;

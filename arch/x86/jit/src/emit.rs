@@ -143,34 +143,32 @@ impl Emitter {
         self.imm32(offset as i32);
     }
 
-    /// reg = [base + displacement], 64 bits. `base` is none of RSP, R12.
-    pub fn load_at(&mut self, reg: Reg, base: Reg, displacement: i8) {
-        let rex = 0x48 | reg.high() << 2 | base.high();
-        self.raw(&[rex, 0x8b, 0x40 | reg.low() << 3 | base.low(), displacement as u8]);
+    /// An instruction with `reg` and [base + displacement] as its operands, 64 bits wide. `base` is neither RSP nor R12.
+    fn at(&mut self, opcode: u8, reg: u8, base: Reg, displacement: i32) {
+        let rex = 0x48 | reg >> 3 << 2 | base.high();
+        let fields = (reg & 7) << 3 | base.low();
+        match i8::try_from(displacement) {
+            Ok(short) => self.raw(&[rex, opcode, 0x40 | fields, short as u8]),
+            Err(_) => {
+                self.raw(&[rex, opcode, 0x80 | fields]);
+                self.imm32(displacement);
+            }
+        }
     }
 
-    /// [base] = reg, 64 bits. `base` is none of RSP, R12; R13 and RBP cost nothing more.
-    pub fn store_at(&mut self, base: Reg, reg: Reg) {
-        let rex = 0x48 | reg.high() << 2 | base.high();
-        self.raw(&[rex, 0x89, 0x40 | reg.low() << 3 | base.low(), 0]);
+    /// reg = [base + displacement]
+    pub fn load_at(&mut self, reg: Reg, base: Reg, displacement: i32) {
+        self.at(0x8b, reg.0, base, displacement);
     }
 
-    /// reg = [a + b], 64 bits.
-    pub fn load_sum(&mut self, reg: Reg, a: Reg, b: Reg) {
-        let rex = 0x48 | reg.high() << 2 | b.high() << 1 | a.high();
-        self.raw(&[rex, 0x8b, 0x44 | reg.low() << 3, b.low() << 3 | a.low(), 0]);
+    /// [base + displacement] = reg
+    pub fn store_at(&mut self, base: Reg, displacement: i32, reg: Reg) {
+        self.at(0x89, reg.0, base, displacement);
     }
 
-    /// [a + b] = reg, 64 bits.
-    pub fn store_sum(&mut self, a: Reg, b: Reg, reg: Reg) {
-        let rex = 0x48 | reg.high() << 2 | b.high() << 1 | a.high();
-        self.raw(&[rex, 0x89, 0x44 | reg.low() << 3, b.low() << 3 | a.low(), 0]);
-    }
-
-    /// [a + b] = value, sign-extended to 64 bits.
-    pub fn store_sum_imm(&mut self, a: Reg, b: Reg, value: i32) {
-        let rex = 0x48 | b.high() << 1 | a.high();
-        self.raw(&[rex, 0xc7, 0x44, b.low() << 3 | a.low(), 0]);
+    /// [base + displacement] = value, sign-extended to 64 bits.
+    pub fn store_constant_at(&mut self, base: Reg, displacement: i32, value: i32) {
+        self.at(0xc7, 0, base, displacement);
         self.imm32(value);
     }
 
@@ -341,9 +339,9 @@ mod tests {
             e.pext(R15, R14, 0x98);
             e.jump_through(0xa0);
             e.load_at(R14, R14, 24);
-            e.store_at(R15, R14);
-            e.load_sum(RBP, R14, R15);
-            e.store_sum_imm(R14, R15, -2);
+            e.store_at(R15, 8, R14);
+            e.load_at(RBP, R15, 0x200);
+            e.store_constant_at(R15, 0, -2);
             e.lea_scaled(R15, RCX, R15, 8);
             e.lea(R13, R13, -8);
             e.lea(R13, RSP, 0x100);
@@ -361,9 +359,9 @@ mod tests {
             "pext r15,r14,gs:[98h]",
             "jmp qword ptr gs:[0A0h]",
             "mov r14,[r14+18h]",
-            "mov [r15],r14",
-            "mov rbp,[r14+r15]",
-            "mov qword ptr [r14+r15],0FFFFFFFFFFFFFFFEh",
+            "mov [r15+8],r14",
+            "mov rbp,[r15+200h]",
+            "mov qword ptr [r15],0FFFFFFFFFFFFFFFEh",
             "lea r15,[rcx+r15*8]",
             "lea r13,[r13-8]",
             "lea r13,[rsp+100h]",

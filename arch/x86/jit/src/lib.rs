@@ -5,7 +5,8 @@
 //! is reached through the interpreter's software TLB, and whatever is not a plain memory access is done by the
 //! interpreter's own handlers, so that both agree on everything rare.
 //!
-//! * [`translate`](mod@translate): a block to host code; [`liveness`] says where flags matter; [`emit`] writes instructions.
+//! * [`translate`](mod@translate): a block to host code; [`liveness`] says where flags matter, [`groups`] which accesses
+//!   share a lookup; [`emit`] writes instructions.
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
@@ -15,6 +16,7 @@
 mod context;
 mod emit;
 mod fault;
+mod groups;
 mod liveness;
 mod memory;
 mod stubs;

@@ -15,8 +15,9 @@
 mod flow;
 mod operand;
 
-use crate::context::{COUNT, Jumps, KICK, NEED_VECTOR, SAVED_RCX, TABLE};
-use crate::emit::{A, At, Emitter, Forward, R14, R15, RCX};
+use crate::context::{self, COUNT, Jumps, KICK, NEED_VECTOR, SAVED_RCX, TABLE, home};
+use crate::emit::{A, At, Emitter, Forward, R13, R14, R15, RCX, Reg};
+use crate::groups::{self, Group, Member};
 use crate::liveness;
 use crate::stubs::{self, Stubs};
 use crate::{Counting, Site};
@@ -90,8 +91,7 @@ struct Slow {
     /// Whether the flags lie aside.
     aside: bool,
     vector: Vector,
-    /// Where the next instruction begins.
-    back: At,
+    then: Then,
 }
 
 /// Whether an instruction needs the flags that it finds.
@@ -108,6 +108,24 @@ struct Places {
     aside: bool,
 }
 
+/// Where an access is in the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spot {
+    /// At R14 + R15.
+    Sum,
+    /// So far from R15; R14 is free.
+    At(i32),
+}
+
+/// Where the slow way of an instruction leads.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// Back to the next instruction's translation.
+    Back(At),
+    /// Out: others rely on what the instruction would have left.
+    Leave(u64),
+}
+
 /// Where the guest's vector state is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Vector {
@@ -117,7 +135,7 @@ enum Vector {
 
 /// How an access is going to touch memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Touch {
+pub enum Touch {
     Read,
     Write,
 }
@@ -139,6 +157,12 @@ pub(crate) struct Translator<'a> {
     flags: Flags,
     places: Places,
     vector: Vector,
+    groups: Vec<Group>,
+    /// Which groups' places in the host are known.
+    known: [bool; groups::MOST],
+    /// The part that the instruction being translated has in a group, and whether it finds out that place for the others.
+    member: Option<Member>,
+    leads: bool,
 }
 
 /// Translates for execution at `base`; `None` if the block begins with something that is not translated.
@@ -171,6 +195,10 @@ pub fn translate(
             aside: false,
         },
         vector: Vector::Anywhere,
+        groups: Vec::new(),
+        known: [false; groups::MOST],
+        member: None,
+        leads: false,
     };
     Some(translator.block(&block))
 }
@@ -206,6 +234,8 @@ fn is_interpreters(instr: &Instruction) -> bool {
 impl Translator<'_> {
     fn block(mut self, block: &[Instruction]) -> Translated {
         let live = liveness::live_before(block);
+        let (groups, members) = groups::plan(block);
+        self.groups = groups;
         let checked = self.e.here();
         let kicked = self.check_kick();
         let entry = self.e.here();
@@ -216,6 +246,7 @@ impl Translator<'_> {
         }
         let mut ended = false;
         for (n, instr) in block.iter().enumerate() {
+            self.member = members[n];
             self.instruction(n, instr, live[n]);
             ended = decode::sets_rip(instr);
         }
@@ -279,14 +310,15 @@ impl Translator<'_> {
     fn translated_or_called(&mut self, n: usize, instr: &Instruction) {
         let start = self.e.here();
         let links = self.links.len();
-        let (vector, places) = (self.vector, self.places);
+        let (vector, places, known) = (self.vector, self.places, self.known);
+        self.leads = false;
         let done = self.flow(instr).unwrap_or_else(|| self.plain(n, instr));
         if done.is_err() {
             self.e.rewind(start);
             self.links.truncate(links);
             self.pending.clear();
             self.pending_faults.clear();
-            (self.vector, self.places) = (vector, places);
+            (self.vector, self.places, self.known) = (vector, places, known);
             self.bring_flags_back();
             let site = self.site(n, instr);
             self.callout(site);
@@ -302,7 +334,11 @@ impl Translator<'_> {
             site: self.site(n, instr),
             aside: self.places.aside,
             vector: self.vector,
-            back: self.e.here(),
+            then: if self.leads {
+                Then::Leave(instr.next_ip())
+            } else {
+                Then::Back(self.e.here())
+            },
         };
         self.slow.push(slow);
     }
@@ -343,10 +379,15 @@ impl Translator<'_> {
                 stubs::restore_flags(&mut self.e);
             }
             self.callout(slow.site);
-            if slow.vector == Vector::InRegisters {
-                self.e.call_through(NEED_VECTOR);
+            match slow.then {
+                Then::Leave(rip) => self.leave_to(rip),
+                Then::Back(back) => {
+                    if slow.vector == Vector::InRegisters {
+                        self.e.call_through(NEED_VECTOR);
+                    }
+                    self.e.jump_to(back);
+                }
             }
-            self.e.jump_to(slow.back);
         }
         faults.sort_unstable();
         faults
@@ -419,6 +460,56 @@ impl Translator<'_> {
         }
     }
 
+    /// Brings an access within reach: by its group, or by a lookup of its own, for which `address` leaves its address
+    /// in R15.
+    fn reach(
+        &mut self,
+        size: usize,
+        touch: Touch,
+        address: impl FnOnce(&mut Self) -> Emitted,
+    ) -> Result<Spot, NotHere> {
+        let Some(member) = self.member else {
+            address(self)?;
+            self.lookup(size, touch);
+            return Ok(Spot::Sum);
+        };
+        let slot = context::group(member.group);
+        if self.known[member.group] {
+            self.e.load(R15, slot);
+        } else {
+            let group = self.groups[member.group];
+            match member.base {
+                4 => self.e.lea(R15, R13, member.from_base),
+                base @ 13.. => {
+                    self.e.load(R15, home(Reg(base)));
+                    self.e.lea(R15, R15, member.from_base);
+                }
+                base => self.e.lea(R15, Reg(base), member.from_base),
+            }
+            self.lookup(group.span, group.touch);
+            self.join();
+            self.e.store(slot, R15);
+            self.known[member.group] = true;
+            self.leads = true;
+        }
+        Ok(Spot::At(member.offset))
+    }
+
+    /// As `reach`, with R14 free in any case; returns how far from R15 the access is.
+    fn reach_from_r15(
+        &mut self,
+        touch: Touch,
+        address: impl FnOnce(&mut Self) -> Emitted,
+    ) -> Result<i32, NotHere> {
+        match self.reach(8, touch, address)? {
+            Spot::At(offset) => Ok(offset),
+            Spot::Sum => {
+                self.join();
+                Ok(0)
+            }
+        }
+    }
+
     /// Looks up the access of `size` bytes at the address in R15. Then R14 + R15 is where it is in the host.
     fn lookup(&mut self, size: usize, touch: Touch) {
         use ring3_x86_cpu::mmu::Entry;
@@ -438,7 +529,7 @@ impl Translator<'_> {
         e.raw(&(4096 - size as i32).to_le_bytes());
         let miss = e.jump_if(A);
         self.pending.push(miss);
-        e.load_at(R14, R14, offset_of!(Entry, page) as i8);
+        e.load_at(R14, R14, offset_of!(Entry, page) as i32);
         self.places.in_host = false;
         if self.flags == Flags::Live {
             self.bring_flags_back();

@@ -1,6 +1,6 @@
 //! The stack and near branches.
 
-use super::{Emitted, Touch, Translator};
+use super::{Emitted, NotHere, Touch, Translator};
 use crate::context::{JUMPS_AT, MASK, SAVED_RCX, TARGET, home};
 use crate::emit::{R13, R14, R15, RBP, RCX, Reg};
 use iced_x86::{Code, Instruction, OpKind, Register};
@@ -51,40 +51,49 @@ impl Translator<'_> {
         })
     }
 
-    /// Looks up the eight bytes below the stack's top, for a store.
-    fn below_top(&mut self) {
-        self.e.lea(R15, R13, -8);
-        self.lookup(8, Touch::Write);
+    /// Brings the eight bytes below the stack's top within reach of R15, for a store.
+    fn below_top(&mut self) -> Result<i32, NotHere> {
+        self.reach_from_r15(Touch::Write, |t| {
+            t.e.lea(R15, R13, -8);
+            Ok(())
+        })
+    }
+
+    /// The like of the eight bytes that a register points to, for a load.
+    fn pointed_to(&mut self, host: Reg) -> Result<i32, NotHere> {
+        self.reach_from_r15(Touch::Read, |t| {
+            t.e.mov(R15, host);
+            Ok(())
+        })
     }
 
     fn push(&mut self, guest: u8) -> Emitted {
-        self.below_top();
-        if guest >= 13 {
-            self.join();
-            self.e.load(R14, home(Reg(guest)));
-            self.may_fault();
-            self.e.store_at(R15, R14);
-        } else {
-            let host = if guest == 4 { R13 } else { Reg(guest) };
-            self.may_fault();
-            self.e.store_sum(R14, R15, host);
-        }
+        let offset = self.below_top()?;
+        let host = match guest {
+            4 => R13,
+            13.. => {
+                self.e.load(R14, home(Reg(guest)));
+                R14
+            }
+            _ => Reg(guest),
+        };
+        self.may_fault();
+        self.e.store_at(R15, offset, host);
         self.e.lea(R13, R13, -8);
         Ok(())
     }
 
     fn push_constant(&mut self, value: u64) -> Emitted {
-        self.below_top();
+        let offset = self.below_top()?;
         match i32::try_from(value as i64) {
             Ok(value) => {
                 self.may_fault();
-                self.e.store_sum_imm(R14, R15, value);
+                self.e.store_constant_at(R15, offset, value);
             }
             Err(_) => {
-                self.join();
                 self.e.constant(R14, value);
                 self.may_fault();
-                self.e.store_at(R15, R14);
+                self.e.store_at(R15, offset, R14);
             }
         }
         self.e.lea(R13, R13, -8);
@@ -92,18 +101,17 @@ impl Translator<'_> {
     }
 
     fn pop(&mut self, guest: u8) -> Emitted {
-        self.e.mov(R15, R13);
-        self.lookup(8, Touch::Read);
+        let offset = self.pointed_to(R13)?;
         self.may_fault();
         match guest {
-            4 => self.e.load_sum(R13, R14, R15),
+            4 => self.e.load_at(R13, R15, offset),
             13.. => {
-                self.e.load_sum(R14, R14, R15);
+                self.e.load_at(R14, R15, offset);
                 self.e.store(home(Reg(guest)), R14);
                 self.e.lea(R13, R13, 8);
             }
             _ => {
-                self.e.load_sum(Reg(guest), R14, R15);
+                self.e.load_at(Reg(guest), R15, offset);
                 self.e.lea(R13, R13, 8);
             }
         }
@@ -111,10 +119,9 @@ impl Translator<'_> {
     }
 
     fn leave(&mut self) -> Emitted {
-        self.e.mov(R15, RBP);
-        self.lookup(8, Touch::Read);
+        let offset = self.pointed_to(RBP)?;
         self.may_fault();
-        self.e.load_sum(R14, R14, R15);
+        self.e.load_at(R14, R15, offset);
         self.e.lea(R13, RBP, 8);
         self.e.mov(RBP, R14);
         Ok(())
@@ -156,18 +163,16 @@ impl Translator<'_> {
             }
             return Ok(());
         }
-        self.address(instr)?;
-        self.lookup(8, Touch::Read);
+        let offset = self.reach_from_r15(Touch::Read, |t| t.address(instr))?;
         self.may_fault();
-        self.e.load_sum(R14, R14, R15);
+        self.e.load_at(R14, R15, offset);
         Ok(())
     }
 
     fn ret(&mut self, more: u16) -> Emitted {
-        self.e.mov(R15, R13);
-        self.lookup(8, Touch::Read);
+        let offset = self.pointed_to(R13)?;
         self.may_fault();
-        self.e.load_sum(R14, R14, R15);
+        self.e.load_at(R14, R15, offset);
         self.find_indirect();
         self.e.lea(R13, R13, 8 + i32::from(more));
         self.jump_to_found();

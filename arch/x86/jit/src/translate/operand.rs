@@ -1,6 +1,6 @@
 //! Instructions of the general registers and one memory operand.
 
-use super::{Emitted, Level, NotHere, Touch, Translator};
+use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
 use crate::context::{FS_BASE, GS_BASE, home};
 use crate::emit::{R14, R15, Reg};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
@@ -233,6 +233,9 @@ impl Translator<'_> {
                 } else {
                     Touch::Read
                 };
+                if usize::from(memory.size) != instr.memory_size().size() {
+                    self.member = None;
+                }
                 self.with_operand(instr, memory.size.into(), touch)
             }
         }
@@ -342,24 +345,28 @@ impl Translator<'_> {
         if has_high_byte(instr) {
             return Err(NotHere);
         }
-        self.address(instr)?;
-        self.lookup(size, touch);
+        let spot = self.reach(size, touch, |t| t.address(instr))?;
+        let displaced = (0..instr.op_count()).any(|k| {
+            let reg = instr.op_register(k);
+            instr.op_kind(k) == OpKind::Register && reg.is_gpr() && is_displaced(number(reg))
+        });
         let mut host = *instr;
         host.set_segment_prefix(Register::None);
         host.set_memory_index_scale(1);
-        host.set_memory_displacement64(0);
-        host.set_memory_displ_size(0);
-        let displaced = (0..instr.op_count())
-            .any(|k| instr.op_kind(k) == OpKind::Register && is_displaced(number(instr.op_register(k))));
-        if displaced {
-            self.join();
-            host.set_memory_base(Register::R15);
-            host.set_memory_index(Register::None);
-            return self.substituted(host, &[R14], true);
-        }
-        host.set_memory_base(Register::R14);
-        host.set_memory_index(Register::R15);
-        self.substituted(host, &[], true)
+        let (base, index, offset) = match spot {
+            Spot::At(offset) => (Register::R15, Register::None, offset),
+            Spot::Sum if displaced => {
+                self.join();
+                (Register::R15, Register::None, 0)
+            }
+            Spot::Sum => (Register::R14, Register::R15, 0),
+        };
+        host.set_memory_base(base);
+        host.set_memory_index(index);
+        host.set_memory_displacement64(i64::from(offset) as u64);
+        host.set_memory_displ_size(u32::from(offset != 0));
+        let scratch: &[Reg] = if index == Register::None { &[R14] } else { &[] };
+        self.substituted(host, scratch, true)
     }
 
     /// R15 = the linear address of the memory operand.

@@ -1,0 +1,259 @@
+//! Accesses that share one lookup: those of a block off the same register, unchanged between them, near each other.
+//!
+//! The first of them looks up the whole span, and leaves where it is in the host for the others. RSP counts as unchanged
+//! where pushes, pops and sums with constants move it. If the span is not to be had at once (it may cross a page, or not be
+//! mapped), the first access takes its slow way and leaves the translation.
+
+use crate::translate::Touch;
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+/// Groups in a block.
+pub const MOST: usize = 16;
+/// Bytes that a group spans.
+const WIDEST: i64 = 256;
+const RSP: usize = 4;
+
+/// Accesses that belong together.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    pub span: usize,
+    pub touch: Touch,
+}
+
+/// An access's part in its group.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    pub group: usize,
+    /// Where the access lies in the span.
+    pub offset: i32,
+    /// The guest register, and how far from its value at this instruction the span begins.
+    pub base: u8,
+    pub from_base: i32,
+}
+
+/// An access by one instruction.
+struct Access {
+    base: usize,
+    displacement: i64,
+    size: i64,
+    touch: Touch,
+}
+
+/// A group being collected. Places count from the register's value when it was last changed.
+struct Open {
+    base: usize,
+    version: u32,
+    low: i64,
+    high: i64,
+    touch: Touch,
+    /// Instruction, the access's place, and how far the register has moved there.
+    members: Vec<(usize, i64, i64)>,
+}
+
+/// The groups of a block, and for each instruction its part in one.
+pub fn plan(block: &[Instruction]) -> (Vec<Group>, Vec<Option<Member>>) {
+    let mut info = InstructionInfoFactory::new();
+    let mut versions = [0u32; 16];
+    let mut moved = 0;
+    let mut open: Vec<Open> = Vec::new();
+    for (n, instr) in block.iter().enumerate() {
+        if let Some(access) = access(instr, &mut info) {
+            let delta = if access.base == RSP { moved } else { 0 };
+            collect(&mut open, n, &access, versions[access.base], delta);
+        }
+        match moves_stack(instr) {
+            Some(by) => {
+                moved += by;
+                bump(instr, &mut info, &mut versions, Some(RSP));
+            }
+            None => {
+                let before = versions[RSP];
+                bump(instr, &mut info, &mut versions, None);
+                if versions[RSP] != before {
+                    moved = 0;
+                }
+            }
+        }
+    }
+    let mut groups = Vec::new();
+    let mut members = vec![None; block.len()];
+    for found in open
+        .into_iter()
+        .filter(|found| found.members.len() > 1)
+        .take(MOST)
+    {
+        for (n, place, delta) in &found.members {
+            members[*n] = Some(Member {
+                group: groups.len(),
+                offset: (place - found.low) as i32,
+                base: found.base as u8,
+                from_base: (found.low - delta) as i32,
+            });
+        }
+        groups.push(Group {
+            span: (found.high - found.low) as usize,
+            touch: found.touch,
+        });
+    }
+    (groups, members)
+}
+
+fn collect(open: &mut Vec<Open>, n: usize, access: &Access, version: u32, delta: i64) {
+    let low = access.displacement + delta;
+    let high = low + access.size;
+    let mut fitting = open.iter_mut().rev().filter(|group| {
+        group.base == access.base
+            && group.version == version
+            && group.high.max(high) - group.low.min(low) <= WIDEST
+    });
+    match fitting.next() {
+        Some(group) => {
+            group.low = group.low.min(low);
+            group.high = group.high.max(high);
+            if access.touch == Touch::Write {
+                group.touch = Touch::Write;
+            }
+            group.members.push((n, low, delta));
+        }
+        None => open.push(Open {
+            base: access.base,
+            version,
+            low,
+            high,
+            touch: access.touch,
+            members: vec![(n, low, delta)],
+        }),
+    }
+}
+
+/// The one access of an instruction, if it has one off a plain register.
+fn access(instr: &Instruction, info: &mut InstructionInfoFactory) -> Option<Access> {
+    let stack = |displacement, touch| {
+        Some(Access {
+            base: RSP,
+            displacement,
+            size: 8,
+            touch,
+        })
+    };
+    match instr.code() {
+        Code::Push_r64 | Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 | Code::Call_rel32_64 => {
+            return stack(-8, Touch::Write);
+        }
+        Code::Pop_r64 | Code::Retnq | Code::Retnq_imm16 => return stack(0, Touch::Read),
+        Code::Leaveq => {
+            return Some(Access {
+                base: 5,
+                displacement: 0,
+                size: 8,
+                touch: Touch::Read,
+            });
+        }
+        _ => {}
+    }
+    let operands = (0..instr.op_count())
+        .filter(|n| instr.op_kind(*n) == OpKind::Memory)
+        .count();
+    let base = instr.memory_base();
+    let plain = operands == 1
+        && base.is_gpr64()
+        && instr.memory_index() == Register::None
+        && !matches!(instr.memory_segment(), Register::FS | Register::GS)
+        && instr.flow_control() == iced_x86::FlowControl::Next
+        && !instr.is_stack_instruction()
+        && instr.mnemonic() != Mnemonic::Lea;
+    let size = instr.memory_size().size() as i64;
+    let used = info.info(instr).used_memory();
+    let displacement = instr.memory_displacement64() as i64;
+    if !plain || !(1..=64).contains(&size) || used.len() != 1 || displacement.unsigned_abs() > 1 << 30 {
+        return None;
+    }
+    let reads = matches!(used[0].access(), OpAccess::Read | OpAccess::CondRead);
+    Some(Access {
+        base: base.number(),
+        displacement,
+        size,
+        touch: if reads { Touch::Read } else { Touch::Write },
+    })
+}
+
+/// How far an instruction moves RSP, if it moves it by a constant.
+fn moves_stack(instr: &Instruction) -> Option<i64> {
+    let on_rsp = instr.op0_kind() == OpKind::Register && instr.op0_register() == Register::RSP;
+    match instr.code() {
+        Code::Push_r64 | Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => Some(-8),
+        Code::Pop_r64 if instr.op0_register() != Register::RSP => Some(8),
+        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 if on_rsp => Some(instr.immediate(1) as i64),
+        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 if on_rsp => Some(-(instr.immediate(1) as i64)),
+        _ => None,
+    }
+}
+
+/// Notes the registers that an instruction changes, but for one.
+fn bump(
+    instr: &Instruction,
+    info: &mut InstructionInfoFactory,
+    versions: &mut [u32; 16],
+    except: Option<usize>,
+) {
+    for used in info.info(instr).used_registers() {
+        let register = used.register();
+        let written = !matches!(
+            used.access(),
+            OpAccess::Read | OpAccess::CondRead | OpAccess::None
+        );
+        if written && register.is_gpr() && Some(register.full_register().number()) != except {
+            versions[register.full_register().number()] += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    fn planned(code: &[u8]) -> (Vec<Group>, Vec<Option<Member>>) {
+        let block: Vec<Instruction> = Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect();
+        plan(&block)
+    }
+
+    #[test]
+    fn pushes_share_one_lookup() {
+        // push rbp; push rbx; sub rsp, 24; mov [rsp+8], rax
+        let (groups, members) = planned(&[0x55, 0x53, 0x48, 0x83, 0xec, 0x18, 0x48, 0x89, 0x44, 0x24, 0x08]);
+        assert_eq!(
+            (groups.len(), groups[0].span, groups[0].touch),
+            (1, 32, Touch::Write)
+        );
+        let place = |n: usize| members[n].map(|m| (m.offset, m.from_base));
+        assert_eq!(place(0), Some((24, -32)));
+        assert_eq!(place(1), Some((16, -24)));
+        assert_eq!(place(2), None);
+        assert_eq!(place(3), Some((0, 8)));
+    }
+
+    #[test]
+    fn a_changed_register_begins_another_group() {
+        // mov rax, [rbx]; mov rbx, [rbx+8]; mov rcx, [rbx]; mov rdx, [rbx+4]
+        let (groups, members) = planned(&[
+            0x48, 0x8b, 0x03, 0x48, 0x8b, 0x5b, 0x08, 0x48, 0x8b, 0x0b, 0x48, 0x8b, 0x53, 0x04,
+        ]);
+        assert_eq!(groups.iter().map(|g| g.span).collect::<Vec<_>>(), [16, 12]);
+        let group = |n: usize| members[n].map(|m| m.group);
+        assert_eq!(
+            [group(0), group(1), group(2), group(3)],
+            [Some(0), Some(0), Some(1), Some(1)]
+        );
+        assert!(groups.iter().all(|g| g.touch == Touch::Read));
+    }
+
+    #[test]
+    fn what_is_far_away_or_alone_is_not_grouped() {
+        // mov rax, [rbx]; mov rcx, [rbx+400h]; mov rdx, [rsi]
+        let (groups, members) = planned(&[
+            0x48, 0x8b, 0x03, 0x48, 0x8b, 0x8b, 0x00, 0x04, 0x00, 0x00, 0x48, 0x8b, 0x16,
+        ]);
+        assert!(groups.is_empty() && members.iter().all(Option::is_none));
+    }
+}
