@@ -15,6 +15,8 @@
 use crate::errno::Errno;
 use crate::file::{File, FileKind};
 use ring3_host::fd::{self, FdId};
+use ring3_host::signal;
+use ring3_uapi::ioctl::KVM_CREATE_VCPU;
 use std::collections::HashMap;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
@@ -131,6 +133,10 @@ impl Files {
 
     /// The ioctl system call on a descriptor that is ours. A panic costs the client the VM, not the process.
     pub fn ioctl(&self, file: &Arc<dyn File>, request: u32, arg: u64) -> Result<i64, Errno> {
+        if file.kind() == FileKind::Vm && request == KVM_CREATE_VCPU {
+            // Handlers installed behind our back, before there is a KVM_RUN to interrupt.
+            signal::activate();
+        }
         std::panic::catch_unwind(AssertUnwindSafe(|| file.ioctl(request, arg))).unwrap_or_else(|_| {
             file.broken();
             Err(Errno::EIO)

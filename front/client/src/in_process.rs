@@ -7,8 +7,7 @@ use crate::{Errno, Handle};
 use ring3_host::device::DeviceFile;
 use ring3_host::shared::SharedPages;
 use ring3_host::signal::{self, Shield};
-use ring3_kvm::{FileKind, Files, open_system};
-use ring3_uapi::ioctl::KVM_CREATE_VCPU;
+use ring3_kvm::{Files, open_system};
 use ring3_x86_kvm::X86;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -27,9 +26,6 @@ impl Handle for InProcess {
         let _work = Shield::enter();
         let files = Files::process();
         let file = files.get(self.as_raw_fd()).ok_or(Errno::EBADF)?;
-        if file.kind() == FileKind::Vm && request == KVM_CREATE_VCPU {
-            signal::activate();
-        }
         Ok(files.ioctl(&file, request, arg)?)
     }
 

@@ -83,10 +83,6 @@ pub fn ioctl(fd: RawFd, request: u32, arg: u64) -> Option<Result<i64, Errno>> {
     // Handlers of the client's run once this is dropped, when no lock is held any more.
     let _work = Shield::enter();
     let file = files.get(fd)?;
-    if file.kind() == FileKind::Vm && request == ring3_uapi::ioctl::KVM_CREATE_VCPU {
-        // Handlers installed behind our back, before there is a KVM_RUN to interrupt.
-        signal::activate();
-    }
     let result = files.ioctl(&file, request, arg);
     trace::ioctl(fd, request, arg, &result);
     Some(result)
