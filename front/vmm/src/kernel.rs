@@ -38,11 +38,6 @@ pub fn load(memory: &GuestMemory, kernel: &Path, initrd: Option<&Path>, cmdline:
         end,
         mut header,
     } = load_kernel(memory, &image).with_context(|| format!("kernel {name}"))?;
-    ensure!(
-        end <= low_end(memory),
-        "kernel {name}: needs at least {} MiB of memory",
-        end.div_ceil(1 << 20)
-    );
     if let Some(path) = initrd {
         let (at, len) =
             load_initrd(memory, path, end, &header).with_context(|| format!("initrd {}", path.display()))?;
@@ -84,6 +79,15 @@ fn load_kernel(memory: &GuestMemory, image: &[u8]) -> Result<Loaded> {
     load_bzimage(memory, image)
 }
 
+fn check_fits(memory: &GuestMemory, end: u64) -> Result<()> {
+    ensure!(
+        end <= low_end(memory),
+        "needs at least {} MiB of memory",
+        end.div_ceil(1 << 20)
+    );
+    Ok(())
+}
+
 fn load_bzimage(memory: &GuestMemory, image: &[u8]) -> Result<Loaded> {
     const HEADER: usize = 0x1f1;
     let mut header = setup_header::default();
@@ -107,22 +111,19 @@ fn load_bzimage(memory: &GuestMemory, image: &[u8]) -> Result<Loaded> {
         "the kernel has no 64-bit entry"
     );
     let end = HIGH + u64::from(header.init_size).max(image.len() as u64);
-    ensure!(
-        end <= low_end(memory),
-        "needs at least {} MiB of memory",
-        end.div_ceil(1 << 20)
-    );
+    check_fits(memory, end)?;
     let loaded = BzImage::load(memory, Some(GuestAddress(HIGH)), &mut Cursor::new(image), None)?;
     header.code32_start = HIGH as u32;
     Ok(Loaded {
         entry: loaded.kernel_load.raw_value() + ENTRY_64,
-        end: loaded.kernel_end.max(end),
+        end,
         header,
     })
 }
 
 fn load_elf(memory: &GuestMemory, image: &[u8]) -> Result<Loaded> {
     let loaded = Elf::load(memory, None, &mut Cursor::new(image), Some(GuestAddress(HIGH)))?;
+    check_fits(memory, loaded.kernel_end)?;
     let header = setup_header {
         header: 0x5372_6448,
         version: 0x020f,
