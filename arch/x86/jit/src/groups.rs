@@ -51,24 +51,23 @@ struct Open {
 }
 
 /// The groups of a block, and for each instruction its part in one.
-pub fn plan(block: &[Instruction]) -> (Vec<Group>, Vec<Option<Member>>) {
-    let mut info = InstructionInfoFactory::new();
+pub fn plan(block: &[Instruction], info: &mut InstructionInfoFactory) -> (Vec<Group>, Vec<Option<Member>>) {
     let mut versions = [0u32; 16];
     let mut moved = 0;
     let mut open: Vec<Open> = Vec::new();
     for (n, instr) in block.iter().enumerate() {
-        if let Some(access) = access(instr, &mut info) {
+        if let Some(access) = access(instr, info) {
             let delta = if access.base == RSP { moved } else { 0 };
             collect(&mut open, n, &access, versions[access.base], delta);
         }
         match moves_stack(instr) {
             Some(by) => {
                 moved += by;
-                bump(instr, &mut info, &mut versions, Some(RSP));
+                bump(instr, info, &mut versions, Some(RSP));
             }
             None => {
                 let before = versions[RSP];
-                bump(instr, &mut info, &mut versions, None);
+                bump(instr, info, &mut versions, None);
                 if versions[RSP] != before {
                     moved = 0;
                 }
@@ -215,7 +214,7 @@ mod tests {
 
     fn planned(code: &[u8]) -> (Vec<Group>, Vec<Option<Member>>) {
         let block: Vec<Instruction> = Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect();
-        plan(&block)
+        plan(&block, &mut InstructionInfoFactory::new())
     }
 
     #[test]

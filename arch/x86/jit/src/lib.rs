@@ -30,7 +30,7 @@ use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RIP_SLOT};
 use ring3_x86_cpu::{Core, Ended, Tier, World};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use translate::{Level, Source};
 
 /// How often a block is interpreted before it is translated.
@@ -403,9 +403,6 @@ impl Tier for Jit {
         let found = self.find(core, blocks, block, setting)?;
         self.link(&found);
         self.jumps.remember(setting.user, found.linear, found.checked);
-        if kick.load(Ordering::Relaxed) != 0 {
-            return Some(Ended::Retired);
-        }
         Some(self.run(&found, core, world, kick))
     }
 }

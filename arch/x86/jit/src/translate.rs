@@ -234,7 +234,7 @@ fn is_interpreters(instr: &Instruction) -> bool {
 impl Translator<'_> {
     fn block(mut self, block: &[Instruction]) -> Translated {
         let live = liveness::live_before(block);
-        let (groups, members) = groups::plan(block);
+        let (groups, members) = groups::plan(block, &mut self.info);
         self.groups = groups;
         let checked = self.e.here();
         let kicked = self.check_kick();

@@ -32,9 +32,16 @@ fn sized(number: usize, size: usize) -> Register {
     }
 }
 
+/// The registers that are operands.
+fn register_operands(instr: &Instruction) -> impl Iterator<Item = Register> {
+    (0..instr.op_count())
+        .filter(|k| instr.op_kind(*k) == OpKind::Register)
+        .map(|k| instr.op_register(k))
+}
+
 /// Whether AH or its kin is an operand: it is another register where a register of ours needs a prefix.
 fn has_high_byte(instr: &Instruction) -> bool {
-    (0..instr.op_count()).any(|k| instr.op_kind(k) == OpKind::Register && is_high_byte(instr.op_register(k)))
+    register_operands(instr).any(is_high_byte)
 }
 
 /// Instructions that do the same on the host's registers and memory as on the guest's.
@@ -198,13 +205,11 @@ impl Translator<'_> {
         if instr.mnemonic() == Mnemonic::Lea {
             return self.load_address(instr);
         }
-        match (0..instr.op_count()).find(|n| instr.op_kind(*n) == OpKind::Memory) {
-            None => {
-                let division = matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
-                self.registers(n, instr, division)
-            }
-            Some(_) => self.with_memory(instr),
+        if (0..instr.op_count()).any(|n| instr.op_kind(n) == OpKind::Memory) {
+            return self.with_memory(instr);
         }
+        let division = matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+        self.registers(n, instr, division)
     }
 
     /// What the interpreter has the host do: the same, without the detour.
@@ -249,14 +254,8 @@ impl Translator<'_> {
     }
 
     fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
-        let moved = |k| {
-            let reg = instr.op_register(k);
-            instr.op_kind(k) == OpKind::Register
-                && reg.is_gpr()
-                && !is_high_byte(reg)
-                && matches!(number(reg), 4 | 13..)
-        };
-        if !(0..instr.op_count()).any(moved) {
+        let moved = |reg: Register| reg.is_gpr() && !is_high_byte(reg) && matches!(number(reg), 4 | 13..);
+        if !register_operands(instr).any(moved) {
             if faults {
                 self.may_fault();
             }
@@ -346,10 +345,7 @@ impl Translator<'_> {
             return Err(NotHere);
         }
         let spot = self.reach(size, touch, |t| t.address(instr))?;
-        let displaced = (0..instr.op_count()).any(|k| {
-            let reg = instr.op_register(k);
-            instr.op_kind(k) == OpKind::Register && reg.is_gpr() && is_displaced(number(reg))
-        });
+        let displaced = register_operands(instr).any(|reg| reg.is_gpr() && is_displaced(number(reg)));
         let mut host = *instr;
         host.set_segment_prefix(Register::None);
         host.set_memory_index_scale(1);
