@@ -1,5 +1,6 @@
 //! Instructions of the general registers and one memory operand.
 
+use super::access::OffStack;
 use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
 use crate::context::{FS_BASE, GS_BASE, home};
 use crate::emit::{R14, R15, Reg};
@@ -188,7 +189,7 @@ fn does_nothing(instr: &Instruction) -> bool {
 }
 
 impl Translator<'_> {
-    pub(super) fn plain(&mut self, n: usize, instr: &Instruction) -> Emitted {
+    pub(super) fn operation(&mut self, n: usize, instr: &Instruction) -> Emitted {
         if does_nothing(instr) {
             return Ok(());
         }
@@ -214,7 +215,7 @@ impl Translator<'_> {
 
     /// What the interpreter has the host do: the same, without the detour.
     fn host_step(&mut self, n: usize, instr: &Instruction) -> Emitted {
-        let info = native::step_info(self.source.core, &self.source.ops[n]).ok_or(NotHere)?;
+        let info = native::step_info(self.source.core, &self.source.trace.steps[n].op).ok_or(NotHere)?;
         let level = match info.class {
             StateClass::General => Level::None,
             StateClass::Sse => Level::Sse,
@@ -248,9 +249,7 @@ impl Translator<'_> {
 
     /// The instruction's bytes as they are.
     fn copy(&mut self, n: usize) {
-        let op = &self.source.ops[n];
-        let bytes = &self.source.code[usize::from(op.start)..usize::from(op.next)];
-        self.e.raw(bytes);
+        self.e.raw(self.source.trace.steps[n].bytes());
     }
 
     fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
@@ -260,6 +259,7 @@ impl Translator<'_> {
                 self.may_fault();
             }
             self.copy(n);
+            self.plain = Some(*instr);
             return Ok(());
         }
         if has_high_byte(instr) {
@@ -312,6 +312,7 @@ impl Translator<'_> {
             self.may_fault();
         }
         self.e.instruction(&instr)?;
+        self.plain = held.is_empty().then_some(instr);
         for (guest, host) in &held {
             if written[*guest] {
                 self.e.store(home(Reg(*guest as u8)), *host);
@@ -344,7 +345,8 @@ impl Translator<'_> {
         if has_high_byte(instr) {
             return Err(NotHere);
         }
-        let spot = self.reach(size, touch, |t| t.address(instr))?;
+        let stack = self.off_stack(instr);
+        let spot = self.reach(size, touch, stack, |t| t.address(instr))?;
         let displaced = register_operands(instr).any(|reg| reg.is_gpr() && is_displaced(number(reg)));
         let mut host = *instr;
         host.set_segment_prefix(Register::None);
@@ -363,6 +365,15 @@ impl Translator<'_> {
         host.set_memory_displ_size(u32::from(offset != 0));
         let scratch: &[Reg] = if index == Register::None { &[R14] } else { &[] };
         self.substituted(host, scratch, true)
+    }
+
+    /// Where the memory operand is off RSP, if it is.
+    pub(super) fn off_stack(&self, instr: &Instruction) -> OffStack {
+        let plain = instr.memory_base() == Register::RSP
+            && instr.memory_index() == Register::None
+            && !matches!(instr.memory_segment(), Register::FS | Register::GS);
+        let displacement = i32::try_from(instr.memory_displacement64() as i64).ok();
+        OffStack(displacement.filter(|_| plain))
     }
 
     /// R15 = the linear address of the memory operand.
