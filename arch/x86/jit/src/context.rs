@@ -60,6 +60,8 @@ words! {
     STACK_PAGE = 24,
     /// The site of the return that was executed last.
     RETURN = 25,
+    /// What the last operation that makes flags found, if it is gone.
+    VALUE = 26,
 }
 
 /// The first of the words that hold where groups of accesses are in the host.

@@ -176,12 +176,6 @@ impl Emitter {
         Forward(At(self.here().0 - 4))
     }
 
-    /// Jumps back if the condition holds.
-    pub fn jump_if_to(&mut self, condition: u8, to: At) {
-        let forward = self.jump_if(condition);
-        self.bind_at(forward, to);
-    }
-
     /// Jumps to an absolute address within reach if the condition holds.
     pub fn jump_if_address(&mut self, condition: u8, address: u64) {
         self.raw(&[0x0f, 0x80 | condition]);
@@ -336,6 +330,13 @@ impl Emitter {
     pub fn bind(&mut self, forward: Forward) {
         let here = self.here();
         self.bind_at(forward, here);
+    }
+
+    /// Makes a forward jump lead to an absolute address within reach.
+    pub fn bind_to(&mut self, Forward(at): Forward, address: u64) {
+        let distance = address.wrapping_sub(self.address(at) + 4) as u32;
+        let at = at.0 as usize;
+        self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
     }
 
     fn bind_at(&mut self, Forward(at): Forward, to: At) {

@@ -1,6 +1,7 @@
 //! Where the guest's arithmetic flags are: in the host's, aside in memory, or nowhere, but to be had again by executing
 //! once more what made them.
 
+use crate::context::VALUE;
 use crate::emit::{Emitter, R13, R14, Reg};
 use crate::stubs;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Mnemonic, OpKind, Register, RflagsBits};
@@ -12,8 +13,17 @@ pub const ARITHMETIC: u32 =
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Places {
     pub host: bool,
+    /// The host's are right but for CF.
+    pub all_but_carry: bool,
     pub aside: bool,
     pub maker: Option<Maker>,
+}
+
+/// Whether R14 may be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    Free,
+    Taken,
 }
 
 /// How to have the host's flags made again, by registers that still hold what it takes.
@@ -30,6 +40,10 @@ pub enum Maker {
         subtracts: bool,
         moved: i32,
     },
+    /// The instruction, its first operand R14, on what [`VALUE`] holds.
+    OnValue(Instruction),
+    /// INC or DEC, whose result is in the register; CF is that of the flags that are or were aside.
+    Step { register: Register, up: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,27 +56,34 @@ impl Places {
     /// Lost, which is right only if nobody needs them.
     pub const NOWHERE: Places = Places {
         host: false,
+        all_but_carry: false,
         aside: false,
         maker: None,
     };
 
     /// Has them in the host's. R14 must be free if only a maker that needs it has them.
-    pub fn need_host(&mut self, e: &mut Emitter) -> Result<(), IcedError> {
+    pub fn need_host(&mut self, e: &mut Emitter, scratch: Scratch) -> Result<(), IcedError> {
         if self.host {
             return Ok(());
         }
-        match self.maker {
-            Some(maker) if !(self.aside && maker.needs_scratch()) => maker.make(e)?,
-            _ => stubs::restore_flags(e),
+        match (self.maker, scratch) {
+            (Some(maker), _) if !(self.aside && maker.needs_scratch()) => maker.make(e)?,
+            (_, Scratch::Free) => stubs::restore_flags(e),
+            (_, Scratch::Taken) => stubs::restore_flags_around(e),
         }
         self.host = true;
         Ok(())
     }
 
+    /// Whether CF can be taken from aside.
+    pub fn carry_is_aside(&self) -> bool {
+        self.aside || matches!(self.maker, Some(Maker::Step { .. }))
+    }
+
     /// Has them aside; R14 is free for it.
     pub fn need_aside(&mut self, e: &mut Emitter) -> Result<(), IcedError> {
         if !self.aside {
-            self.need_host(e)?;
+            self.need_host(e, Scratch::Free)?;
             stubs::save_flags(e);
             self.aside = true;
         }
@@ -75,6 +96,7 @@ impl Places {
             self.need_aside(e)?;
         }
         self.host = false;
+        self.all_but_carry = false;
         Ok(())
     }
 }
@@ -117,7 +139,7 @@ impl Maker {
     }
 
     pub fn needs_scratch(&self) -> bool {
-        matches!(self, Maker::Sum { .. })
+        matches!(self, Maker::Sum { .. } | Maker::OnValue(_) | Maker::Step { .. })
     }
 
     /// Whether it takes what is in this register.
@@ -126,9 +148,9 @@ impl Maker {
             register.is_gpr() && register.full_register().number() == usize::from(host.0)
         };
         match self {
-            Maker::Again(instr) => (0..instr.op_count())
+            Maker::Again(instr) | Maker::OnValue(instr) => (0..instr.op_count())
                 .any(|k| instr.op_kind(k) == OpKind::Register && is(instr.op_register(k))),
-            Maker::Logic(register) => is(*register),
+            Maker::Logic(register) | Maker::Step { register, .. } => is(*register),
             Maker::Sum { register, other, .. } => {
                 is(*register) || matches!(other, Other::Register(other) if is(*other))
             }
@@ -172,7 +194,75 @@ impl Maker {
                 subtracts,
                 moved,
             } => make_sum(e, register, other, subtracts, moved),
+            Maker::OnValue(instr) => {
+                e.load(R14, VALUE);
+                e.instruction(&instr)
+            }
+            Maker::Step { register, up } => {
+                stubs::restore_flags(e);
+                let wide = register.size() == 8;
+                let scratch = if wide { Register::R14 } else { Register::R14D };
+                let before =
+                    MemoryOperand::with_base_displ(register.full_register(), if up { -1 } else { 1 });
+                let lea = if wide { Code::Lea_r64_m } else { Code::Lea_r32_m };
+                let step = match (wide, up) {
+                    (true, true) => Code::Inc_rm64,
+                    (true, false) => Code::Dec_rm64,
+                    (false, true) => Code::Inc_rm32,
+                    (false, false) => Code::Dec_rm32,
+                };
+                e.instruction(&Instruction::with2(lea, scratch, before)?)?;
+                e.instruction(&Instruction::with1(step, scratch)?)
+            }
         }
+    }
+
+    /// INC or DEC of a register.
+    pub fn step(instr: &Instruction) -> Option<Maker> {
+        let register = instr.op0_register();
+        let counts = matches!(instr.mnemonic(), Mnemonic::Inc | Mnemonic::Dec)
+            && instr.op0_kind() == OpKind::Register
+            && register.size() >= 4;
+        counts.then_some(Maker::Step {
+            register,
+            up: instr.mnemonic() == Mnemonic::Inc,
+        })
+    }
+
+    /// What an instruction without memory operand is on R14, if its first operand can be kept in [`VALUE`].
+    pub fn on_value(instr: &Instruction) -> Option<Instruction> {
+        let register = instr.op0_register();
+        let last = instr.op_count().checked_sub(1)?;
+        let by_constant = instr.op_kind(last) != OpKind::Register;
+        let known = match instr.mnemonic() {
+            Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => by_constant,
+            Mnemonic::Neg => true,
+            Mnemonic::Imul => instr.op_count() == 2,
+            _ => false,
+        };
+        let plain = (0..instr.op_count()).all(|k| match instr.op_kind(k) {
+            OpKind::Register => is_plain(instr.op_register(k)),
+            OpKind::Memory => false,
+            _ => true,
+        });
+        let again =
+            last == 0 || instr.op_kind(last) != OpKind::Register || instr.op_register(last) != register;
+        if !known || !plain || !again || Use::of(instr) != Use::Writes {
+            return None;
+        }
+        let mut instr = *instr;
+        instr.set_op0_register(scratch_of(register.size()));
+        Some(instr)
+    }
+}
+
+/// R14 of that width.
+pub fn scratch_of(size: usize) -> Register {
+    match size {
+        8 => Register::R14,
+        4 => Register::R14D,
+        2 => Register::R14W,
+        _ => Register::R14L,
     }
 }
 

@@ -26,7 +26,6 @@ mod translate;
 use crate::context::{
     EXIT_ENDED, EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, NO_STACK, from_aside, to_aside, word,
 };
-use crate::emit::At;
 use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
 use ring3_x86_cpu::block::Blocks;
@@ -85,8 +84,7 @@ impl Setting {
 /// A jump to another translation.
 struct Link {
     through: Through,
-    /// What the places of `through` count from.
-    base: u64,
+    /// The number of the translation's first word.
     word: usize,
     target: u64,
     backward: bool,
@@ -294,6 +292,7 @@ impl Jit {
                 level: setting.level,
                 counting: self.counting,
                 base: self.memory.next(),
+                cold: self.memory.next_cold(),
                 stubs: self.stubs,
                 first_site: self.sites.len() as u32,
                 first_link: self.links.len() as u32,
@@ -305,21 +304,21 @@ impl Jit {
             return None;
         };
         let first_word = self.memory.next_word();
-        let base = self.memory.add(&made.code);
-        let Some(base) = base.filter(|_| self.memory.take_words(made.words.len())) else {
+        let added = self.memory.add(&made.code).is_some()
+            && self.memory.add_cold(&made.cold).is_some()
+            && self.memory.take_words(made.words.len());
+        if !added {
             // Full: begin anew. This block's turn comes again.
             blocks.forget_translations();
             self.flush();
             return None;
-        };
-        let at = |place: At| base + u64::from(place.0);
-        for (n, first) in made.words.iter().enumerate() {
-            self.memory.set_word(first_word + n, at(*first));
-            self.words.push(at(*first));
         }
+        for (n, first) in made.words.iter().enumerate() {
+            self.memory.set_word(first_word + n, *first);
+        }
+        self.words.extend(made.words);
         self.links.extend(made.links.into_iter().map(|link| Link {
             through: link.through,
-            base,
             word: first_word,
             target: link.target,
             backward: link.backward,
@@ -328,18 +327,18 @@ impl Jit {
             setting,
         }));
         self.sites.extend(made.sites);
-        let offset = (base - self.memory.start()) as u32;
+        let start = self.memory.start();
         for (from, to) in made.faults {
-            self.faults.add(offset + from.0, offset + to.0);
+            self.faults.add((from - start) as u32, (to - start) as u32);
         }
         let translation = Translation {
             linear,
             setting,
             wants: made.entries.wants,
-            host: at(made.entries.host),
-            aside: at(made.entries.aside),
-            checked_host: at(made.entries.checked_host),
-            checked_aside: at(made.entries.checked_aside),
+            host: made.entries.host,
+            aside: made.entries.aside,
+            checked_host: made.entries.checked_host,
+            checked_aside: made.entries.checked_aside,
         };
         self.translations.push(translation);
         let number = self.translations.len() as u32 - 1;
@@ -361,7 +360,7 @@ impl Jit {
         }
         let target = to.entry(link);
         match link.through {
-            Through::Distance(site) => self.memory.patch(link.base + u64::from(site.0), target),
+            Through::Distance(site) => self.memory.patch(site, target),
             Through::Word(n) => {
                 let word = link.word + n;
                 if let Some(first) = self.words.get(word) {

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 
 /// Bytes of code that one vCPU's translations may fill before all are dropped. Pages never touched cost nothing.
 pub const SIZE: usize = 64 << 20;
+const HALF: usize = SIZE / 2;
 /// Words to jump through.
 const WORDS: usize = 1 << 18;
 /// The shadow stack: what calls may fill, and room below for handlers of signals that arrive meanwhile. The lowest page
@@ -59,7 +60,9 @@ pub struct CodeMemory {
     write: Mapping,
     /// Executable, and behind it the words.
     execute: Mapping,
+    /// How much of either half is filled: with what is executed often, and with what is not.
     used: usize,
+    cold: usize,
     words: usize,
 }
 
@@ -87,6 +90,7 @@ impl CodeMemory {
             write,
             execute,
             used: 0,
+            cold: 0,
             words: 0,
         })
     }
@@ -101,28 +105,46 @@ impl CodeMemory {
         self.execute.address()
     }
 
+    /// The address that the next cold code will have.
+    pub fn next_cold(&self) -> u64 {
+        self.start() + (HALF + self.cold) as u64
+    }
+
     /// Adds code, made for [`CodeMemory::next`]; `None` if there is no room left.
     pub fn add(&mut self, code: &[u8]) -> Option<u64> {
-        let end = self.used.checked_add(code.len()).filter(|end| *end <= SIZE)?;
+        let end = self.used.checked_add(code.len()).filter(|end| *end <= HALF)?;
         let at = self.next();
-        // SAFETY: `used..end` lies inside the writable mapping, just checked, and nothing was put there yet.
+        self.put(self.used, code);
+        self.used = end.next_multiple_of(16).min(HALF);
+        Some(at)
+    }
+
+    /// Adds code, made for [`CodeMemory::next_cold`]; `None` if there is no room left.
+    pub fn add_cold(&mut self, code: &[u8]) -> Option<u64> {
+        let end = self.cold.checked_add(code.len()).filter(|end| *end <= HALF)?;
+        let at = self.next_cold();
+        self.put(HALF + self.cold, code);
+        self.cold = end;
+        Some(at)
+    }
+
+    fn put(&mut self, offset: usize, code: &[u8]) {
+        // SAFETY: the callers checked that these bytes lie inside the writable mapping, where nothing was put yet.
         unsafe {
-            let to = self.write.at.as_ptr().add(self.used);
+            let to = self.write.at.as_ptr().add(offset);
             to.copy_from_nonoverlapping(code.as_ptr(), code.len());
         }
-        self.used = end.next_multiple_of(32).min(SIZE);
-        Some(at)
     }
 
     /// Makes the jump whose distance is at this address go to `target`. Only the thread that executes this memory may, between two
     /// stays in it.
     pub fn patch(&mut self, site: u64, target: u64) {
         let offset = site.wrapping_sub(self.start()) as usize;
-        if offset > self.used.saturating_sub(4) {
+        if offset > SIZE - 4 {
             return;
         }
         let distance = target.wrapping_sub(site + 4) as u32;
-        // SAFETY: four bytes of code added before, inside the writable mapping.
+        // SAFETY: four bytes inside the writable mapping.
         unsafe {
             let to = self.write.at.as_ptr().add(offset);
             to.copy_from_nonoverlapping(distance.to_le_bytes().as_ptr(), 4);
@@ -160,6 +182,7 @@ impl CodeMemory {
     /// Forgets all code from this address on, and all words.
     pub fn truncate(&mut self, address: u64) {
         self.used = (address.wrapping_sub(self.start()) as usize).min(self.used);
+        self.cold = 0;
         self.words = 0;
     }
 }

@@ -353,8 +353,16 @@ pub fn save_flags(e: &mut Emitter) {
     e.mov(RAX, R14);
 }
 
-/// And back; R14 and R15 stay what they are.
+/// And back; R14 is free for it.
 pub fn restore_flags(e: &mut Emitter) {
+    e.mov(R14, RAX);
+    e.load(RAX, ASIDE);
+    host_flags(e);
+    e.mov(RAX, R14);
+}
+
+/// The same where R14 is not free.
+pub fn restore_flags_around(e: &mut Emitter) {
     e.store(SAVED_RAX, RAX);
     e.load(RAX, ASIDE);
     host_flags(e);

@@ -19,7 +19,7 @@ mod operand;
 
 use crate::context::{COUNT, KICK, NEED_VECTOR};
 use crate::emit::{At, Emitter, Forward, NE, R13, R14, R15, RCX, Reg};
-use crate::flags::{Maker, Places, Use};
+use crate::flags::{Maker, Places, Scratch, Use};
 use crate::groups::{self, Group, Member};
 use crate::stubs::{self, Stubs};
 use crate::trace::{End, Trace, Way};
@@ -49,8 +49,9 @@ pub struct Source<'a> {
     /// The vector instructions that may be executed.
     pub level: Level,
     pub counting: Counting,
-    /// Where it will be executed, and what surrounds it.
+    /// Where it will be executed, the rarely executed part of it, and what surrounds it.
     pub base: u64,
+    pub cold: u64,
     pub stubs: Stubs,
     /// The numbers that the first of the sites, of the links and of the words will have, and where that word is.
     pub first_site: u32,
@@ -77,26 +78,27 @@ pub enum Wants {
 }
 
 /// The places of a translation to enter it at: with flags in the host's and aside, and the same where the kick word is to be
-/// looked at. Counted from the code's start.
+/// looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Entries {
     pub wants: Wants,
-    pub host: At,
-    pub aside: At,
-    pub checked_host: At,
-    pub checked_aside: At,
+    pub host: u64,
+    pub aside: u64,
+    pub checked_host: u64,
+    pub checked_aside: u64,
 }
 
 /// What came of it.
 pub struct Translated {
     pub code: Vec<u8>,
+    pub cold: Vec<u8>,
     pub entries: Entries,
     pub links: Vec<exits::NewLink>,
-    /// What the words hold at first: places in the code.
-    pub words: Vec<At>,
+    /// What the words hold at first.
+    pub words: Vec<u64>,
     pub sites: Vec<Site>,
     /// Instructions whose access to memory can fault, and where to go then.
-    pub faults: Vec<(At, At)>,
+    pub faults: Vec<(u64, u64)>,
 }
 
 /// What became of an instruction.
@@ -151,6 +153,8 @@ struct Loop {
 
 pub(crate) struct Translator<'a> {
     e: Emitter,
+    /// The code that is not being written now: the cold part, and from the trace's end on the other.
+    other: Emitter,
     source: &'a Source<'a>,
     info: InstructionInfoFactory,
     sites: Vec<Site>,
@@ -160,8 +164,10 @@ pub(crate) struct Translator<'a> {
     flags: Places,
     /// What the instruction being translated does with flags.
     uses: Use,
-    /// A host instruction without scratch registers that it became.
-    plain: Option<Instruction>,
+    /// Its number.
+    now: usize,
+    /// What can make its flags again.
+    maker: Option<Maker>,
     vector: Vector,
     groups: Vec<Group>,
     /// Which groups' places in the host are known.
@@ -201,6 +207,7 @@ fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
     let (groups, members) = groups::plan(source.trace, &mut info);
     let translator = Translator {
         e: Emitter::new(source.base),
+        other: Emitter::new(source.cold),
         source,
         info,
         sites: Vec::new(),
@@ -209,11 +216,13 @@ fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
         trouble: Trouble::default(),
         flags: Places {
             host: wants == Wants::Host,
+            all_but_carry: false,
             aside: wants == Wants::Aside,
             maker: None,
         },
         uses: Use::None,
-        plain: None,
+        now: 0,
+        maker: None,
         vector: Vector::Anywhere,
         groups,
         known: [false; groups::MOST],
@@ -242,11 +251,13 @@ impl Translator<'_> {
             self.instruction(n).ok()?;
         }
         self.end().ok()?;
+        std::mem::swap(&mut self.e, &mut self.other);
         self.write_kicked(kicked);
         let faults = self.write_slow().ok()?;
-        let (links, words) = self.write_links();
+        let (links, words) = self.write_links().ok()?;
         (!self.lost).then_some(Translated {
-            code: self.e.bytes,
+            code: self.other.bytes,
+            cold: self.e.bytes,
             entries,
             links,
             words,
@@ -258,7 +269,7 @@ impl Translator<'_> {
     /// The ways in, and the jumps of those that found a kick: with flags in the host's, and aside.
     fn write_entries(&mut self, wants: Wants) -> Option<(Entries, [Vec<Forward>; 2])> {
         let mut kicked = [Vec::new(), Vec::new()];
-        let at = |e: &Emitter| e.here();
+        let at = |e: &Emitter| e.address(e.here());
         let entries = match wants {
             Wants::Aside => {
                 let host = at(&self.e);
@@ -386,10 +397,16 @@ impl Translator<'_> {
         let step = &self.source.trace.steps[n];
         let instr = step.instr;
         self.uses = Use::of(&instr);
-        self.plain = None;
+        self.now = n;
+        self.maker = None;
+        if self.flags.carry_is_aside()
+            && let Some(maker) = Maker::step(&instr).filter(|_| is_kept(instr.op0_register()))
+        {
+            return self.step_register(n, &instr, maker);
+        }
         let maker = self.maker_after(&instr);
         let reaches_memory = touches_memory(&instr);
-        if self.uses == Use::Needs {
+        if self.uses == Use::Needs && !self.host_suffices(&instr) {
             self.need_host()?;
             if reaches_memory && self.flags.maker.is_some_and(|maker| maker.needs_scratch()) {
                 self.need_aside()?;
@@ -405,11 +422,48 @@ impl Translator<'_> {
         if instr.rflags_modified() & crate::flags::ARITHMETIC != 0 {
             self.flags = Places {
                 host: true,
+                all_but_carry: false,
                 aside: done == Done::Called,
-                maker: self.plain.as_ref().and_then(Maker::of),
+                maker: self.maker,
             };
         }
         self.follow(n)
+    }
+
+    /// INC or DEC of a register where CF is aside: there it stays.
+    fn step_register(&mut self, n: usize, instr: &Instruction, maker: Maker) -> Emitted {
+        let exact = self.flags.host;
+        self.translated_or_called(n, instr)?;
+        self.flags = Places {
+            host: exact,
+            all_but_carry: true,
+            aside: false,
+            maker: Some(maker),
+        };
+        Ok(())
+    }
+
+    /// Whether the flags that the instruction being translated makes will be in the way of a lookup.
+    fn flags_meet_lookup(&self) -> bool {
+        let trace = self.source.trace;
+        for step in &trace.steps[self.now + 1..] {
+            let flow = step.instr.flow_control();
+            if touches_memory(&step.instr) || flow == FlowControl::IndirectBranch {
+                return true;
+            }
+            if Use::of(&step.instr) == Use::Writes {
+                return false;
+            }
+        }
+        matches!(trace.end, End::Loop(_))
+    }
+
+    /// Whether the host's flags do although CF is elsewhere.
+    pub(self) fn host_suffices(&self, instr: &Instruction) -> bool {
+        self.flags.all_but_carry
+            && instr.rflags_modified() & crate::flags::ARITHMETIC == 0
+            && instr.rflags_read() & iced_x86::RflagsBits::CF == 0
+            && !touches_memory(instr)
     }
 
     /// What the maker of the flags becomes when the instruction changes registers.
@@ -453,7 +507,7 @@ impl Translator<'_> {
             self.e.rewind(start);
             self.links.truncate(links);
             self.trouble = Trouble::default();
-            self.plain = None;
+            self.maker = None;
             (self.vector, self.flags, self.known) = (vector, flags, known);
             let site = self.site(n);
             self.callout(site)?;
@@ -521,7 +575,7 @@ impl Translator<'_> {
 
     fn need_host(&mut self) -> Emitted {
         self.check_lost();
-        Ok(self.flags.need_host(&mut self.e)?)
+        Ok(self.flags.need_host(&mut self.e, Scratch::Free)?)
     }
 
     fn need_aside(&mut self) -> Emitted {
@@ -569,6 +623,11 @@ fn uses_guest(maker: &Maker, guest: usize) -> bool {
         13.. => false,
         _ => maker.uses(Reg(guest as u8)),
     }
+}
+
+/// Whether a guest register is the same in the host.
+fn is_kept(register: iced_x86::Register) -> bool {
+    register.is_gpr() && !matches!(register.full_register().number(), 4 | 13..)
 }
 
 fn touches_memory(instr: &Instruction) -> bool {

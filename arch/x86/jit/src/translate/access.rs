@@ -3,6 +3,7 @@
 use super::{Emitted, NotHere, Spot, Touch, Translator};
 use crate::context::{self, STACK_PAGE, STACK_TAG, home};
 use crate::emit::{A, At, Forward, R13, R14, R15, Reg};
+use crate::flags::Scratch;
 use crate::stubs;
 use ring3_x86_cpu::mmu::Entry;
 use std::mem::offset_of;
@@ -129,7 +130,8 @@ impl Translator<'_> {
 
     fn after_lookup(&mut self) -> Emitted {
         if self.uses == crate::flags::Use::Needs {
-            self.need_host()?;
+            self.check_lost();
+            self.flags.need_host(&mut self.e, Scratch::Taken)?;
         }
         Ok(())
     }

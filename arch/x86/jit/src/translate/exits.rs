@@ -10,8 +10,8 @@ use ring3_host::addr::PAGE_SIZE;
 /// How a jump to another translation is made to lead there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Through {
-    /// Within a page: by the distance in the code, at this place.
-    Distance(At),
+    /// Within a page: by the distance in the code, at this address.
+    Distance(u64),
     /// To another page, which may be elsewhere by then: by a word, with this number among the translation's.
     Word(usize),
 }
@@ -40,6 +40,8 @@ struct Link {
 
 enum Source {
     Jump(Forward),
+    /// A jump to a stub that has flags made, and jumps.
+    Detour(Forward),
     /// A jump to a stub that jumps through a word; or a call through it.
     Word(Vec<Forward>, usize),
 }
@@ -115,9 +117,7 @@ impl Slow {
 impl Translator<'_> {
     /// Goes on at a known place.
     pub(super) fn go(&mut self, target: u64, backward: bool) -> Emitted {
-        if !self.flags.aside {
-            self.need_host()?;
-        }
+        self.need_some()?;
         let from = if self.is_near(target) {
             Source::Jump(self.e.jump())
         } else {
@@ -129,13 +129,15 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// The same if a condition holds; the flags are in the host's.
+    /// The same if a condition holds, which the host's flags tell.
     pub(super) fn go_if(&mut self, condition: u8, target: u64, backward: bool) {
         let jump = self.e.jump_if(condition);
-        let from = if self.is_near(target) {
+        let from = if !self.is_near(target) {
+            Source::Word(vec![jump], self.take_word())
+        } else if self.flags.host {
             Source::Jump(jump)
         } else {
-            Source::Word(vec![jump], self.take_word())
+            Source::Detour(jump)
         };
         self.link(from, target, backward);
     }
@@ -183,39 +185,48 @@ impl Translator<'_> {
         Ok(())
     }
 
+    /// Makes jumps of the other part come here.
+    fn bind_here(&mut self, jumps: impl IntoIterator<Item = Forward>) {
+        let here = self.e.address(self.e.here());
+        for jump in jumps {
+            self.other.bind_to(jump, here);
+        }
+    }
+
+    /// Jumps to a place of the other part.
+    fn jump_over(&mut self, to: At) {
+        let to = self.other.address(to);
+        self.e.jump_address(to);
+    }
+
     /// Out of line, the ways out of entries that found a kick.
     pub(super) fn write_kicked(&mut self, [with_flags, aside]: [Vec<Forward>; 2]) {
         if !with_flags.is_empty() {
-            for forward in with_flags {
-                self.e.bind(forward);
-            }
+            self.bind_here(with_flags);
             crate::stubs::save_flags(&mut self.e);
         }
-        for forward in aside {
-            self.e.bind(forward);
-        }
+        self.bind_here(aside);
         self.e.constant(R14, self.source.linear);
         self.e.jump_address(self.source.stubs.lookup);
     }
 
     /// Out of line, the slow ways of all instructions.
-    pub(super) fn write_slow(&mut self) -> Result<Vec<(At, At)>, super::NotHere> {
+    pub(super) fn write_slow(&mut self) -> Result<Vec<(u64, u64)>, super::NotHere> {
         let mut faults = Vec::new();
         for slow in std::mem::take(&mut self.slow) {
             for miss in slow.trouble.stack {
                 self.write_stack_miss(miss);
             }
-            let here = self.e.here();
-            for forward in slow.trouble.missed {
-                self.e.bind(forward);
-            }
-            faults.extend(slow.trouble.faults.into_iter().map(|at| (at, here)));
+            let here = self.e.address(self.e.here());
+            self.bind_here(slow.trouble.missed);
+            let at = |at| self.other.address(at);
+            faults.extend(slow.trouble.faults.into_iter().map(|from| (at(from), here)));
             self.flags = slow.flags;
             match slow.way {
                 Way::Kicked(rip) => self.leave_to(rip)?,
                 Way::Full(back) => {
                     self.e.load(RSP, SHADOW_TOP);
-                    self.e.jump_to(back);
+                    self.jump_over(back);
                 }
                 Way::Callout(site, then) => {
                     self.callout(site)?;
@@ -229,14 +240,14 @@ impl Translator<'_> {
 
     /// Looks for the page of a stack access; falls through if that is not the way.
     fn write_stack_miss(&mut self, miss: StackMiss) {
+        self.bind_here([miss.from]);
         let e = &mut self.e;
-        e.bind(miss.from);
         e.lea(R15, R13, miss.displacement);
         e.call_address(self.source.stubs.find_stack);
         e.lea(R15, R13, miss.displacement);
         e.subtract_from(R15, crate::context::STACK_TAG);
         e.compare_constant(R15, 4096 - miss.size as i32);
-        e.jump_if_to(BE, miss.back);
+        e.jump_if_address(BE, self.other.address(miss.back));
     }
 
     fn write_then(&mut self, then: Then, vector: Vector) {
@@ -249,30 +260,38 @@ impl Translator<'_> {
                 if vector == Vector::InRegisters {
                     self.e.call_through(NEED_VECTOR);
                 }
-                self.e.jump_to(back);
+                self.jump_over(back);
             }
         }
     }
 
     /// And the ways out to blocks that are not translated yet; with the words' first values.
-    pub(super) fn write_links(&mut self) -> (Vec<NewLink>, Vec<At>) {
+    pub(super) fn write_links(&mut self) -> Result<(Vec<NewLink>, Vec<u64>), super::NotHere> {
         let mut links = Vec::new();
         let mut words = Vec::new();
         for (n, link) in std::mem::take(&mut self.links.0).into_iter().enumerate() {
+            self.flags = link.flags;
             let through = match link.from {
                 Source::Jump(forward) => {
-                    let site = self.e.site(&forward);
-                    self.e.bind(forward);
+                    let site = self.other.address(self.other.site(&forward));
+                    self.bind_here([forward]);
+                    Through::Distance(site)
+                }
+                Source::Detour(forward) => {
+                    self.bind_here([forward]);
+                    self.need_some()?;
+                    let jump = self.e.jump();
+                    let site = self.e.address(self.e.site(&jump));
+                    self.e.bind(jump);
                     Through::Distance(site)
                 }
                 Source::Word(jumps, number) => {
                     if !jumps.is_empty() {
-                        for jump in jumps {
-                            self.e.bind(jump);
-                        }
+                        self.bind_here(jumps);
+                        self.need_some()?;
                         self.e.jump_through_near(self.word(number));
                     }
-                    words.push(self.e.here());
+                    words.push(self.e.address(self.e.here()));
                     Through::Word(number)
                 }
             };
@@ -280,16 +299,24 @@ impl Translator<'_> {
                 through,
                 target: link.target,
                 backward: link.backward,
-                host: link.flags.host,
-                aside: link.flags.aside,
+                host: self.flags.host,
+                aside: self.flags.aside,
             });
             self.e.constant(R14, u64::from(self.source.first_link) + n as u64);
-            self.e.jump_address(if link.flags.aside {
+            self.e.jump_address(if self.flags.aside {
                 self.source.stubs.link_aside
             } else {
                 self.source.stubs.link
             });
         }
-        (links, words)
+        Ok((links, words))
+    }
+
+    /// Has flags in either place.
+    fn need_some(&mut self) -> Emitted {
+        if !self.flags.aside {
+            self.need_host()?;
+        }
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use super::exits::Slow;
 use super::{Emitted, NotHere, Touch, Translator};
 use crate::context::{RETURN, SHADOW_LIMIT, TARGET, home};
 use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
+use crate::flags::Places;
 use crate::stubs;
 use crate::trace::Way;
 use iced_x86::{Code, Instruction, OpKind, Register};
@@ -119,8 +120,11 @@ impl Translator<'_> {
     fn call(&mut self, instr: &Instruction) -> Emitted {
         self.need_aside()?;
         self.push_constant(instr.next_ip())?;
-        self.flags.host = false;
         self.make_room();
+        self.flags = Places {
+            aside: true,
+            ..Places::NOWHERE
+        };
         self.call_to(instr.near_branch64(), instr.near_branch64() <= instr.ip());
         self.landing(instr.next_ip());
         Ok(())
@@ -159,9 +163,10 @@ impl Translator<'_> {
             }
         }
         e.jump_if_address(NE, self.source.stubs.return_elsewhere);
-        self.flags.host = false;
-        self.flags.aside = true;
-        self.flags.maker = None;
+        self.flags = Places {
+            aside: true,
+            ..Places::NOWHERE
+        };
         self.vector = super::Vector::Anywhere;
         self.known = [false; crate::groups::MOST];
     }
@@ -214,7 +219,9 @@ impl Translator<'_> {
     }
 
     fn jcc(&mut self, n: usize, instr: &Instruction) -> Emitted {
-        self.need_host()?;
+        if !self.host_suffices(instr) {
+            self.need_host()?;
+        }
         // The decoder counts conditions from one.
         let condition = (instr.condition_code() as u8).wrapping_sub(1) & 15;
         match self.source.trace.steps[n].way {
