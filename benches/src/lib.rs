@@ -8,9 +8,13 @@
 
 #![forbid(unsafe_code)]
 
+mod counts;
+mod guest;
 mod measure;
 mod plot;
+mod programs;
 mod report;
+mod workloads;
 
 use anyhow::{Result, bail};
 use ring3_guest::{Assets, places};
@@ -30,6 +34,12 @@ pub struct Options {
     /// The peers, in the order they run within a round
     #[arg(long, value_delimiter = ',', default_value = "native,tcg,ring3")]
     pub peers: Vec<Peer>,
+    /// Only these workloads; compute and kernel stand for several [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub workloads: Vec<String>,
+    /// How much of their work the C programs do, in percent
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub percent: u32,
 }
 
 /// Something that runs a workload.
@@ -49,35 +59,6 @@ impl Peer {
         }
     }
 }
-
-/// The workloads measured today, in the order of the report.
-pub const WORKLOADS: [(&str, &str); 3] = [
-    (
-        "boot",
-        "Debian's cloud kernel, from launch to the first line of init",
-    ),
-    ("sh-loop", "busybox ash counting to 200,000"),
-    ("fork-exec", "300 times fork and exec of busybox true"),
-];
-
-/// Workloads that have a place in the report but no code yet.
-pub const ABSENT: [&str; 15] = [
-    "syscall",
-    "pipe",
-    "pagefault",
-    "sha256",
-    "qsort",
-    "hash",
-    "interp",
-    "str",
-    "matmul",
-    "fib",
-    "lz",
-    "vcall",
-    "tree",
-    "exits",
-    "smp",
-];
 
 /// Measures, prints the table, and leaves table, JSON and plot in a directory.
 pub fn run(options: &Options) -> Result<()> {

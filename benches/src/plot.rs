@@ -91,7 +91,6 @@ mod tests {
             rows: vec![row],
             counts: Vec::new(),
             speed: None,
-            absent: Vec::new(),
             failures: Vec::new(),
         };
         let svg = super::svg(&report);

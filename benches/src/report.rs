@@ -7,8 +7,10 @@ use anyhow::Result;
 use ring3_guest::{Assets, places};
 use serde::Serialize;
 
-use crate::measure::{Count, Results, Stats};
-use crate::{ABSENT, Peer, WORKLOADS};
+use crate::Peer;
+use crate::counts::{Count, Stats};
+use crate::measure::Results;
+use crate::workloads::WORKLOADS;
 
 /// All that is said about a run of the benchmarks.
 #[derive(Serialize)]
@@ -18,7 +20,6 @@ pub struct Report {
     pub rows: Vec<Row>,
     pub counts: Vec<Count>,
     pub speed: Option<Speed>,
-    pub absent: Vec<&'static str>,
     pub failures: Vec<String>,
 }
 
@@ -56,14 +57,13 @@ impl Report {
     pub fn new(results: &Results, assets: &Assets) -> Result<Self> {
         let rows: Vec<Row> = WORKLOADS
             .iter()
-            .map(|(workload, what)| row(results, workload, what))
+            .map(|workload| row(results, workload.name, workload.what))
             .collect();
         Ok(Self {
             compared: compared(assets),
             rows,
             counts: results.counts.clone(),
             speed: speed(results),
-            absent: ABSENT.to_vec(),
             failures: results.failures.clone(),
         })
     }
@@ -111,9 +111,8 @@ impl Report {
                 ));
             }
         }
-        line(match self.speed {
-            None => "guest instructions a second: not counted".to_string(),
-            Some(speed) => format!(
+        if let Some(speed) = self.speed {
+            line(format!(
                 "ring3 runs {} million guest instructions a second on sh-loop by the clock, {:.1} million in guest mode \
                  ({:.0} million instructions)",
                 speed
@@ -121,15 +120,11 @@ impl Report {
                     .map_or_else(|| "?".to_string(), |rate| format!("{rate:.1}")),
                 speed.in_guest_mode,
                 speed.instructions / 1e6
-            ),
-        });
+            ));
+        }
         for failure in &self.failures {
             line(format!("failed: {failure}"));
         }
-        line(format!(
-            "not measured yet: {}; a real KVM",
-            self.absent.join(", ")
-        ));
         out
     }
 }
@@ -226,7 +221,7 @@ fn compared(assets: &Assets) -> Vec<String> {
         first_line(Command::new("git").args(["describe", "--always", "--dirty"])).unwrap_or_else(unknown);
     vec![
         format!("host    {cpu}, {cores} cores"),
-        "native  the guest's static busybox on the host".to_string(),
+        "native  the same static programs on the host".to_string(),
         format!("tcg     {qemu}, -accel tcg -cpu max"),
         format!("ring3   {commit}, the same QEMU, -accel kvm -cpu host"),
         format!("guest   {}, 1 processor, 512 MiB", assets.kernel_package),
@@ -237,7 +232,7 @@ fn compared(assets: &Assets) -> Vec<String> {
 mod tests {
     use super::{Results, Speed, median, row, speed};
     use crate::Peer;
-    use crate::measure::{Count, Stats};
+    use crate::counts::{Count, Stats};
 
     #[test]
     fn medians() {
