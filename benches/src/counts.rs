@@ -51,7 +51,7 @@ pub fn pair(programs: &Programs) -> Result<Count> {
 fn counted(programs: &Programs, tests: &str) -> Result<Stats> {
     let file = places::target().join("bench/stats.json");
     let _ = std::fs::remove_file(&file);
-    let mut command = machine(Accel::Ring3, tests, 100).command(&programs.assets)?;
+    let mut command = machine(programs, Accel::Ring3, tests).command(&programs.assets)?;
     command.env("RING3_STATS", &file);
     let mut guest = Guest {
         process: Process::start(command)?,

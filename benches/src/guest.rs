@@ -1,4 +1,4 @@
-//! One guest of a round: it boots, runs every chosen workload, and powers off.
+//! One guest of a round: it boots, does its errand, and powers off.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,23 +9,39 @@ use ring3_guest::guest::patience;
 use ring3_guest::machine::KernelLog;
 use ring3_guest::{Accel, Guest, Machine};
 
-use crate::measure::{Outcome, Round};
+use crate::measure::Outcome;
 use crate::programs::{Programs, result_of, understand};
 use crate::workloads::{Kind, Workload};
 
-/// What the guests of a run have in common.
-pub struct Plan<'a> {
+/// What a guest, or the host, is to do in one go.
+pub struct Errand<'a> {
     pub programs: &'a Programs,
-    pub workloads: &'a [&'static Workload],
+    pub tasks: Vec<Task>,
+    pub cpus: u32,
     /// How much of their work programs do, in percent.
     pub percent: u32,
-    /// The checksums that the host found.
-    pub expected: &'a BTreeMap<&'static str, u64>,
+    /// The checksums that the host found. Whoever finds another one did not do the work.
+    pub expected: BTreeMap<&'static str, u64>,
 }
 
-/// The machine, with the words that make init run `tests`.
-pub fn machine(accel: Accel, tests: &str, percent: u32) -> Machine {
-    let mut machine = Machine::new(accel).word("percent", &percent.to_string());
+/// A workload that runs inside, once or in several copies at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    pub workload: &'static Workload,
+    pub copies: u32,
+}
+
+impl Task {
+    /// Its name for init.
+    fn word(self) -> String {
+        format!("{}:{}", self.workload.name, self.copies)
+    }
+}
+
+/// A guest that does the tasks that init's word `tests` names.
+pub fn machine(programs: &Programs, accel: Accel, tests: &str) -> Machine {
+    let mut machine = Machine::new(accel);
+    machine.qemu = Some(programs.qemu.clone());
     machine.kernel_log = KernelLog::Shown;
     if !tests.is_empty() {
         machine = machine.word("test", tests);
@@ -33,39 +49,35 @@ pub fn machine(accel: Accel, tests: &str, percent: u32) -> Machine {
     machine.word("then", "poweroff")
 }
 
-/// Runs one. It is an error if the guest itself breaks; a workload that fails is an outcome.
-pub fn round(accel: Accel, plan: &Plan) -> Result<Round> {
-    let inside = || {
-        plan.workloads
-            .iter()
-            .filter(|workload| workload.kind != Kind::Boot)
-    };
-    let tests: Vec<String> = inside()
-        .map(|workload| format!("work:{}", workload.name))
+/// Does the errand; `done` gets each task as it ends. It is an error if the guest itself breaks. Returns how long it took to
+/// boot.
+pub fn run(accel: Accel, errand: &Errand, mut done: impl FnMut(Task, Outcome)) -> Result<Duration> {
+    let words: Vec<String> = errand
+        .tasks
+        .iter()
+        .map(|task| format!("work:{}", task.word()))
         .collect();
-    let machine = machine(accel, &tests.join(","), plan.percent);
-    let mut guest = Guest::start(&machine, &plan.programs.assets)?;
+    let mut machine = machine(errand.programs, accel, &words.join(","));
+    machine.cpus = errand.cpus;
+    let machine = machine.word("percent", &errand.percent.to_string());
+    let mut guest = Guest::start(&machine, &errand.programs.assets)?;
     let booted = guest.process.expect("guest: init", patience(300))?;
-    let mut round = Vec::new();
-    if plan.workloads.iter().any(|workload| workload.kind == Kind::Boot) {
-        round.push(("boot", Ok(booted.at - guest.process.started)));
-    }
-    for workload in inside() {
-        round.push((workload.name, one(&guest, workload, plan)?));
+    for task in &errand.tasks {
+        done(*task, one(&guest, *task, errand)?);
     }
     guest.powered_off()?;
-    Ok(round)
+    Ok(booted.at - guest.process.started)
 }
 
-/// One workload in a guest.
-fn one(guest: &Guest, workload: &Workload, plan: &Plan) -> Result<Outcome> {
-    let name = workload.name;
+/// One task in a guest.
+fn one(guest: &Guest, task: Task, errand: &Errand) -> Result<Outcome> {
+    let (name, word) = (task.workload.name, task.word());
     let console = &guest.process.console;
-    let start = console.expect(&format!("guest: start {name}"), patience(120))?;
-    let failed = format!("guest: FAIL work:{name}");
-    let mark = match workload.kind {
+    let start = console.expect(&format!("guest: start {word}"), patience(120))?;
+    let failed = format!("guest: FAIL work:{word}");
+    let mark = match task.workload.kind {
         Kind::Program(_) => result_of(name),
-        _ => format!("guest: end {name}"),
+        _ => format!("guest: end {word}"),
     };
     let end = console.expect_any(&[&mark, &failed], patience(300))?;
     if end.index == 1 {
@@ -74,22 +86,30 @@ fn one(guest: &Guest, workload: &Workload, plan: &Plan) -> Result<Outcome> {
             console.tail()
         )));
     }
-    let outcome = match workload.kind {
-        Kind::Program(_) => judge(name, &console.rest_of_line(patience(10))?, (start, end), plan),
-        _ => Ok(end.at - start.at),
+    let outcome = match task.workload.kind {
+        Kind::Program(_) => judge(name, &console.rest_of_line(patience(10))?, (start, end), errand),
+        _ => Ok((end.at - start.at).as_secs_f64()),
     };
-    guest.passed(&format!("work:{name}"), patience(10))?;
+    guest.passed(&format!("work:{word}"), patience(10))?;
     Ok(outcome)
 }
 
 /// What a program said counts if its checksum is right and its clock agrees with the host's.
-fn judge(name: &str, line: &str, (start, end): (Seen, Seen), plan: &Plan) -> Outcome {
+fn judge(name: &str, line: &str, (start, end): (Seen, Seen), errand: &Errand) -> Outcome {
     let said = understand(line).map_err(|error| format!("{name}: {error:#}"))?;
-    if plan.expected.get(name) != Some(&said.checksum) {
-        return Err(format!("{name} found the wrong checksum {:016x}", said.checksum));
-    }
+    errand.check(name, said.checksum)?;
     clocks_agree(said.warm + said.time, end.at - start.at).map_err(|error| format!("{name}: {error}"))?;
-    Ok(said.time)
+    Ok(said.time.as_secs_f64())
+}
+
+impl Errand<'_> {
+    /// Whether a program found what it must find.
+    pub fn check(&self, name: &str, checksum: u64) -> Result<(), String> {
+        match self.expected.get(name) {
+            Some(expected) if *expected == checksum => Ok(()),
+            _ => Err(format!("{name} found the wrong checksum {checksum:016x}")),
+        }
+    }
 }
 
 /// Starting a process and preparing data are not in the guest's time, and a marker may reach the host late.

@@ -15,6 +15,8 @@ pub struct Programs {
     dir: PathBuf,
     /// The guests' assets, with an initramfs that holds the programs and scripts too.
     pub assets: Assets,
+    /// What guests run in.
+    pub qemu: PathBuf,
 }
 
 /// What a program said of itself.
@@ -29,7 +31,7 @@ pub struct Said {
 
 impl Programs {
     /// Builds them all, and the initramfs.
-    pub fn build(assets: &Assets) -> Result<Self> {
+    pub fn build(assets: &Assets, qemu: &Path) -> Result<Self> {
         let compiler = places::need("gcc", "gcc")?;
         let dir = places::target().join("bench/programs");
         std::fs::create_dir_all(&dir)?;
@@ -37,7 +39,7 @@ impl Programs {
         for workload in &WORKLOADS {
             let name = workload.name;
             match workload.kind {
-                Kind::Boot => {}
+                Kind::Boot | Kind::Smp | Kind::Exit => {}
                 Kind::Script(script) => {
                     std::fs::write(dir.join(format!("{name}.sh")), script)?;
                     archive.file(&format!("work/{name}.sh"), 0o644, script.as_bytes());
@@ -54,7 +56,11 @@ impl Programs {
         let mut assets = assets.clone();
         assets.initramfs = dir.join("initramfs.cpio");
         std::fs::write(&assets.initramfs, initramfs)?;
-        Ok(Self { dir, assets })
+        Ok(Self {
+            dir,
+            assets,
+            qemu: qemu.to_path_buf(),
+        })
     }
 
     /// The file of a script.

@@ -94,10 +94,7 @@ fn perform(task: Task) -> Result<()> {
         } else {
             Freshness::Cached
         }),
-        Task::Bench(options) => {
-            ci::build_ring3()?;
-            ring3_benches::run(&options)
-        }
+        Task::Bench(options) => ci::bench(&options),
         Task::Demo(options) => demo::run(&options),
     }
 }
