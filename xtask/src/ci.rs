@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -46,6 +46,11 @@ const STEPS: [Step; 5] = [
         name: "the kvm-ioctls crate's tests",
         minutes: 10,
         work: || kvm_ioctls::run(None),
+    },
+    Step {
+        name: "the benchmarks run",
+        minutes: 10,
+        work: || bench(&ring3_benches::Options::smoke()).map(|()| Tally::default()),
     },
 ];
 
