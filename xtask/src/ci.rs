@@ -1,4 +1,4 @@
-//! `cargo xtask ci`, `test` and `e2e`.
+//! `cargo xtask ci`, `test`, `e2e` and `bench`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -46,6 +46,11 @@ const STEPS: [Step; 5] = [
         name: "the kvm-ioctls crate's tests",
         minutes: 10,
         work: || kvm_ioctls::run(None),
+    },
+    Step {
+        name: "the benchmarks run",
+        minutes: 10,
+        work: || bench(&ring3_benches::Options::smoke()).map(|()| Tally::default()),
     },
 ];
 
@@ -138,6 +143,13 @@ pub fn e2e(accel: &str, filter: Option<&str>) -> Result<Tally> {
     command.args(["--include-ignored", "--test-threads", "1", "--nocapture"]);
     command.args(filter);
     tests(&mut command)
+}
+
+/// Times the workloads.
+pub fn bench(options: &ring3_benches::Options) -> Result<()> {
+    build_ring3()?;
+    run(cargo().args(["build", "--release", "-p", "ring3-exits"]))?;
+    ring3_benches::run(options)
 }
 
 /// Builds the release `ring3` and `libring3.so`, and returns the path of the former.

@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// All checks and tests: lint, test, api, e2e, kvm-ioctls
+    /// All checks and tests: lint, test, api, e2e, kvm-ioctls, and that the benchmarks run
     Ci,
     /// Format, clippy, layer directions, unsafe islands, file sizes, documents, lock ranks
     Lint {
@@ -94,10 +94,7 @@ fn perform(task: Task) -> Result<()> {
         } else {
             Freshness::Cached
         }),
-        Task::Bench(options) => {
-            ci::build_ring3()?;
-            ring3_benches::run(&options)
-        }
+        Task::Bench(options) => ci::bench(&options),
         Task::Demo(options) => demo::run(&options),
     }
 }
