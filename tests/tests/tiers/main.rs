@@ -1,0 +1,7 @@
+//! Programs that the interpreter and the translator must execute alike, down to the last flag: what a translator gets wrong
+//! when it gets something wrong.
+//!
+//! Most run on [`ring3_tests::bare`], on each tier in turn, and what is left of the machines is compared besides what each
+//! test asserts.
+
+mod own_code;
