@@ -5,3 +5,5 @@
 //! test asserts.
 
 mod own_code;
+mod page_edits;
+mod spaces;
