@@ -6,4 +6,5 @@
 
 mod own_code;
 mod page_edits;
+mod rights;
 mod spaces;
