@@ -26,6 +26,9 @@ pub struct Machine {
     next_table: u64,
 }
 
+/// A piece of a program.
+pub type Build = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
 /// An exception as its frame tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trap {

@@ -4,6 +4,7 @@
 //! Most run on [`ring3_tests::bare`], on each tier in turn, and what is left of the machines is compared besides what each
 //! test asserts.
 
+mod faults;
 mod own_code;
 mod page_edits;
 mod rights;

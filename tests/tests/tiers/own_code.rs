@@ -3,14 +3,12 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Machine, assemble, on_every_tier};
+use ring3_tests::bare::{Build, Machine, assemble, on_every_tier};
 use ring3_x86_cpu::state::*;
 
 const ROUNDS: u64 = 40;
 /// Another linear address of the page of code at [`START`].
 const ALIAS: u64 = 0x20_0000_0000;
-
-type Build = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// Every way to store CL to the byte at RDI; all may change RAX, RSI and what is at [`SCRATCH`].
 const STORES: [(&str, Build); 12] = [

@@ -5,10 +5,8 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Machine, on_every_tier};
+use ring3_tests::bare::{Build, Machine, on_every_tier};
 use ring3_x86_cpu::state::*;
-
-type Build = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 /// A large linear page in a table of its own.
 pub const WINDOW: u64 = 0x80_0000_0000;

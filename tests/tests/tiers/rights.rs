@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Machine, on_every_tier};
+use ring3_tests::bare::{Build, Machine, on_every_tier};
 use ring3_x86_cpu::state::*;
 
 const ROUNDS: u64 = 40;
@@ -227,8 +227,6 @@ const WAYS: [(&str, Build, Build); 2] = [
     ("SYSCALL and SYSRET", |a| a.syscall(), |a| a.sysretq()),
     ("INT and IRET", |a| a.int(0x80), |a| a.iretq()),
 ];
-
-type Build = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
 #[test]
 fn rights_that_system_calls_change() {

@@ -5,7 +5,7 @@ use crate::page_edits::WINDOW;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Machine, on_every_tier};
+use ring3_tests::bare::{Build, Machine, on_every_tier};
 use ring3_x86_cpu::state::*;
 
 const ROUNDS: i32 = 40;
@@ -125,7 +125,7 @@ fn pages_that_both_have_stay_one_page() {
 }
 
 /// Ways to make the entry of space 1 known that was changed from space 0; each ends in space 1.
-const FLUSHES: [(&str, fn(&mut CodeAssembler) -> Result<(), IcedError>); 6] = [
+const FLUSHES: [(&str, Build); 6] = [
     ("by the change of space", |a| enter(a, 1, false)),
     ("by INVLPG there", |a| {
         enter(a, 1, true)?;
@@ -184,7 +184,7 @@ fn an_entry_changed_from_another_space() {
                 m.world.put(DATA + 9 * PAGE, 2 ^ 7);
                 m.world.put(DATA + PAGE, 2);
                 let gpr = &mut m.state().gpr;
-                (gpr[RSI], gpr[8]) = (entries[1], PAGE ^ 9 * PAGE);
+                (gpr[RSI], gpr[8]) = (entries[1], PAGE ^ (9 * PAGE));
                 m.code(START, |a| edit_from_afar(a, flush));
                 m.halt();
                 assert_eq!(m.gpr(10), 0);
@@ -193,10 +193,7 @@ fn an_entry_changed_from_another_space() {
     }
 }
 
-fn edit_from_afar(
-    a: &mut CodeAssembler,
-    flush: fn(&mut CodeAssembler) -> Result<(), IcedError>,
-) -> Result<(), IcedError> {
+fn edit_from_afar(a: &mut CodeAssembler, flush: Build) -> Result<(), IcedError> {
     let mut top = a.create_label();
     a.mov(ebx, ROUNDS)?;
     a.mov(r12, WINDOW)?;
