@@ -5,6 +5,7 @@
 //! test asserts.
 
 mod faults;
+mod flags;
 mod own_code;
 mod page_edits;
 mod rights;
