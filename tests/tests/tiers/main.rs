@@ -4,9 +4,12 @@
 //! Most run on [`ring3_tests::bare`], on each tier in turn, and what is left of the machines is compared besides what each
 //! test asserts.
 
+mod calls;
 mod faults;
 mod flags;
 mod own_code;
 mod page_edits;
+mod returns;
 mod rights;
 mod spaces;
+mod stacks;
