@@ -192,6 +192,7 @@ impl Machine {
 
     /// As [`Machine::run`], with a kick word of the caller's.
     pub fn run_kicked(&mut self, kick: &AtomicU32) -> Leave {
+        self.world.rewind();
         self.cpu.run_with(&mut self.tier, &mut self.world, kick)
     }
 

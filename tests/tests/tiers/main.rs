@@ -5,6 +5,7 @@
 //! test asserts.
 
 mod calls;
+mod devices;
 mod faults;
 mod flags;
 mod own_code;
