@@ -8,6 +8,7 @@ mod calls;
 mod devices;
 mod faults;
 mod flags;
+mod kicks;
 mod own_code;
 mod page_edits;
 mod returns;
