@@ -15,3 +15,4 @@ mod returns;
 mod rights;
 mod spaces;
 mod stacks;
+mod stepping;
