@@ -5,6 +5,7 @@
 //! [`places`] says what lies where. An exception that the program has no handler for ends it in a HLT, and
 //! [`Machine::trap`] tells what it was.
 
+pub mod guest;
 pub mod places;
 pub mod snapshot;
 pub mod tiers;

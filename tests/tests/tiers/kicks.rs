@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 use std::time::{Duration, Instant};
 
 /// Where each program lies; its functions are on the page behind.
-const FUNCTION: u64 = START + PAGE;
+pub const FUNCTION: u64 = START + PAGE;
 const DATA: u64 = 0x20_0000;
 /// Exits that a program must have seen, at least.
 const ENOUGH: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Rounds of a program.
-const LONG: u64 = 200_000;
+pub const LONG: u64 = 200_000;
 
 /// Loops that never wait; R12 counts down.
-const PROGRAMS: [(&str, Build); 5] = [
+pub const PROGRAMS: [(&str, Build); 5] = [
     ("registers only", |a| {
         let mut top = a.create_label();
         a.set_label(&mut top)?;
@@ -93,7 +93,7 @@ const PROGRAMS: [(&str, Build); 5] = [
     }),
 ];
 
-fn function(a: &mut CodeAssembler) -> Result<(), IcedError> {
+pub fn function(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.push(rbx)?;
     a.lea(rbx, ptr(r12 + r12 * 2))?;
     a.add(r13, rbx)?;
@@ -102,7 +102,7 @@ fn function(a: &mut CodeAssembler) -> Result<(), IcedError> {
 }
 
 /// Where the instructions of some code begin.
-fn starts(code: &[u8], at: u64) -> BTreeSet<u64> {
+pub fn starts(code: &[u8], at: u64) -> BTreeSet<u64> {
     let decoder = Decoder::with_ip(64, code, at, DecoderOptions::NONE);
     decoder.into_iter().map(|instr| instr.ip()).collect()
 }

@@ -16,3 +16,4 @@ mod rights;
 mod spaces;
 mod stacks;
 mod stepping;
+mod vm;
