@@ -172,7 +172,8 @@ pub(crate) struct Translator<'a> {
     groups: Vec<Group>,
     /// Which groups' places in the host are known.
     known: [bool; groups::MOST],
-    /// The part that the instruction being translated has in a group, and whether it finds out that place for the others.
+    /// The part that the instruction being translated has in a group, and whether what follows relies on what only its fast way
+    /// leaves: the group's place, or a value.
     member: Option<Member>,
     leads: bool,
     /// Where the loop is entered again.
