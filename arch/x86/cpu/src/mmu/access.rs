@@ -1,6 +1,7 @@
 //! Loads, stores and read-modify-writes of guest memory, as operations make them.
 
-use super::{Class, tlb::Kinds};
+use super::walk::Translation;
+use super::{Class, Reach, tlb::Kinds};
 use crate::op::{Op, OpFlags, Width};
 use crate::state::{CR4_SMAP, DR7_ENABLES, FS, SS};
 use crate::world::{Access, Backing, Posted, World};
@@ -26,6 +27,7 @@ pub const NO_SEGMENT: u8 = FS as u8;
 struct Part {
     gpa: GuestPhys,
     backing: Backing,
+    reach: Reach,
 }
 
 impl Core {
@@ -346,7 +348,7 @@ impl Core {
         Ok(())
     }
 
-    fn next_page(&self, linear: u64) -> u64 {
+    pub(crate) fn next_page(&self, linear: u64) -> u64 {
         let next = (linear & !0xfff).wrapping_add(4096);
         if self.mode.long { next } else { next & 0xffff_ffff }
     }
@@ -450,6 +452,7 @@ impl Core {
                     page: entry.page,
                     direct: true,
                 },
+                reach: table.reach(linear),
             });
         }
         let translation = self.walk(world, linear, access, privilege)?;
@@ -465,23 +468,29 @@ impl Core {
                 write: access == Access::Write,
                 execute: access == Access::Execute,
             };
-            self.mmu.table(class).fill(linear, translation.gpa, page, kinds);
+            let Translation { gpa, reach, .. } = translation;
+            self.mmu.table(class).fill(linear, gpa, reach, page, kinds);
         }
         Ok(Part {
             gpa: translation.gpa,
             backing,
+            reach: translation.reach,
         })
     }
 
-    /// The guest-physical address that instructions at `linear` are fetched from.
-    pub(crate) fn fetch_address(&mut self, world: &mut dyn World, linear: u64) -> Step<(GuestPhys, Backing)> {
+    /// The guest-physical address that instructions at `linear` are fetched from, and through which translation.
+    pub(crate) fn fetch_address(
+        &mut self,
+        world: &mut dyn World,
+        linear: u64,
+    ) -> Step<(GuestPhys, Backing, Reach)> {
         let privilege = if self.mode.cpl == 3 {
             Privilege::User
         } else {
             Privilege::Supervisor
         };
         let part = self.part(world, linear, Access::Execute, privilege)?;
-        Ok((part.gpa, part.backing))
+        Ok((part.gpa, part.backing, part.reach))
     }
 
     /// Whether the translation of an instruction fetch at `linear` is in the TLB.

@@ -1,5 +1,6 @@
 //! The tables of the software TLB.
 
+use super::spaces::Reach;
 use ring3_host::addr::GuestPhys;
 use ring3_host::mem::HostPage;
 
@@ -47,10 +48,13 @@ const fn empty(slot: usize) -> Entry {
 #[repr(C)]
 pub struct Table {
     entries: [Entry; ENTRIES],
-    /// Guest-physical page of each entry.
+    /// Guest-physical page of each entry, and [`GLOBAL`].
     gpa: [u64; ENTRIES],
     filled: Vec<u16>,
 }
+
+/// With a guest-physical page: its translation is global.
+const GLOBAL: u64 = 1;
 
 #[inline(always)]
 fn index(linear: u64) -> usize {
@@ -80,14 +84,24 @@ impl Table {
     /// The guest-physical page of an entry just seen to match.
     #[inline(always)]
     pub fn gpa(&self, linear: u64) -> GuestPhys {
-        GuestPhys(self.gpa[index(linear)])
+        GuestPhys(self.gpa[index(linear)] & !0xfff)
+    }
+
+    /// Whether the translation of an entry just seen to match is global.
+    #[inline(always)]
+    pub fn reach(&self, linear: u64) -> Reach {
+        if self.gpa[index(linear)] & GLOBAL != 0 {
+            Reach::Global
+        } else {
+            Reach::Local
+        }
     }
 
     /// Enters a translation for the kinds of access asked for; the others stay if they are of the same page.
-    pub fn fill(&mut self, linear: u64, gpa: GuestPhys, page: HostPage, kinds: Kinds) {
+    pub fn fill(&mut self, linear: u64, gpa: GuestPhys, reach: Reach, page: HostPage, kinds: Kinds) {
         let slot = index(linear);
         let tag = linear & !0xfff;
-        let base = gpa.0 & !0xfff;
+        let base = gpa.0 & !0xfff | if reach == Reach::Global { GLOBAL } else { 0 };
         let entry = &mut self.entries[slot];
         let known = entry.read == tag || entry.write == tag || entry.execute == tag;
         if !known || entry.page != page || self.gpa[slot] != base {
@@ -136,9 +150,16 @@ impl Table {
         let base = gpa.0 & !0xfff;
         for slot in &self.filled {
             let slot = usize::from(*slot) & (ENTRIES - 1);
-            if self.gpa[slot] == base {
+            if self.gpa[slot] & !0xfff == base {
                 self.entries[slot].write = invalid(slot);
             }
+        }
+    }
+
+    pub fn protect_all(&mut self) {
+        for slot in &self.filled {
+            let slot = usize::from(*slot) & (ENTRIES - 1);
+            self.entries[slot].write = invalid(slot);
         }
     }
 }
@@ -204,13 +225,13 @@ mod tests {
             execute: false,
         };
         for linear in [0, 0x1000, 0x40_0000] {
-            table.fill(linear, GuestPhys(0x5000), HostPage::NULL, both);
+            table.fill(linear, GuestPhys(0x5000), Reach::Local, HostPage::NULL, both);
             assert_eq!(table.entry(linear).write, linear);
             table.protect(GuestPhys(0x5000));
             assert!(is_invalid(table.entry(linear).write));
             table.clear_page(linear);
             assert!(is_invalid(table.entry(linear).read));
-            table.fill(linear, GuestPhys(0x5000), HostPage::NULL, both);
+            table.fill(linear, GuestPhys(0x5000), Reach::Local, HostPage::NULL, both);
             table.clear();
             assert!(is_invalid(table.entry(linear).read));
         }

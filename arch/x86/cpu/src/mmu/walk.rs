@@ -3,7 +3,8 @@
 //! Not supported: 5-level paging and protection keys, which CPUID does not offer.
 
 use super::access::Privilege;
-use crate::state::{CR0_WP, CR4_PAE, CR4_PSE, CR4_SMEP, EFER_NXE};
+use super::spaces::Reach;
+use crate::state::{CR0_WP, CR4_PAE, CR4_PGE, CR4_PSE, CR4_SMEP, EFER_NXE};
 use crate::world::{Access, Backing, World};
 use crate::{Core, Fault, Step, Stop, Vector};
 use ring3_host::addr::GuestPhys;
@@ -15,6 +16,7 @@ const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
 
 /// Bits of the error code of a page fault.
@@ -30,6 +32,7 @@ pub struct Translation {
     pub gpa: GuestPhys,
     /// Size of the page that maps it.
     pub page_size: u64,
+    pub reach: Reach,
 }
 
 /// The geometry of one level of page tables.
@@ -81,6 +84,7 @@ impl Core {
             return Ok(Translation {
                 gpa: GuestPhys(linear),
                 page_size: 4096,
+                reach: Reach::Local,
             });
         }
         let walk = Walk {
@@ -153,7 +157,16 @@ impl Core {
                     }
                 }
                 let gpa = GuestPhys(base | walk.linear & (size - 1));
-                return Ok(Some(Translation { gpa, page_size: size }));
+                let reach = if entry & GLOBAL != 0 && self.state.cr4 & CR4_PGE != 0 {
+                    Reach::Global
+                } else {
+                    Reach::Local
+                };
+                return Ok(Some(Translation {
+                    gpa,
+                    page_size: size,
+                    reach,
+                }));
             }
             if !self.set_entry_bits(world, at, level.entry_size, entry, ACCESSED)? {
                 return Ok(None);
