@@ -6,7 +6,7 @@
 
 use crate::core::{Attention, Core};
 use crate::decode::{self, MAX_INSTRUCTION};
-use crate::mmu::Reach;
+use crate::mmu::{Fetched, Reach};
 use crate::op::Op;
 use crate::world::{Backing, World};
 use crate::{Fault, Step, Stop};
@@ -197,12 +197,16 @@ impl Blocks {
         world: &mut dyn World,
         linear: u64,
     ) -> Step<(GuestPhys, HostPage, Reach)> {
-        let known = core.has_fetch_entry(linear);
-        let (gpa, backing, reach) = core.fetch_address(world, linear)?;
+        let Fetched {
+            gpa,
+            backing,
+            reach,
+            fresh,
+        } = core.fetch_address(world, linear)?;
         let Backing::Ram { page, .. } = backing else {
             return Err(Stop::Unsupported);
         };
-        if !known {
+        if fresh {
             self.validate(gpa, page).map_err(|_| core.lost(gpa.0))?;
         }
         Ok((gpa, page, reach))

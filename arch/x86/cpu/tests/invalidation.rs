@@ -100,11 +100,13 @@ fn call(m: &mut Spaces) -> u64 {
     m.state().gpr[RAX]
 }
 
-fn read(m: &mut Spaces) {
+/// The byte at a linear address. The second byte of each frame of [`FRAMES`] is the frame's number.
+fn read(m: &mut Spaces, linear: u64) -> u64 {
     run(m, |a| {
-        a.mov(rbx, DATA)?;
-        a.mov(cl, byte_ptr(rbx))
+        a.mov(rbx, linear)?;
+        a.movzx(eax, byte_ptr(rbx))
     });
+    m.state().gpr[RAX]
 }
 
 fn load_cr3(m: &mut Spaces, value: u64) {
@@ -214,7 +216,7 @@ fn an_address_space_kept_has_its_epoch_again() {
 fn an_epoch_ends_with_a_page_that_code_was_fetched_from_and_no_other() {
     let mut m = machine(P);
     call(&mut m);
-    read(&mut m);
+    read(&mut m, DATA);
     let before = epochs(&m);
     invlpg(&mut m, DATA);
     invpcid(&mut m, 0, 1, DATA);
@@ -291,4 +293,207 @@ fn a_directory_entry_that_changed_is_seen_after_invlpg() {
     m.world.poke64(DIRECTORY + 0x10, 0x10_8007);
     invlpg(&mut m, PAGE);
     assert_eq!(call(&mut m), 1);
+}
+
+#[test]
+fn an_entry_for_data_is_kept_or_voided_as_the_manual_says() {
+    type Void = fn(&mut Spaces);
+    // Whether a translation outlasts it: one of the address space, and a global one.
+    let rows: [(&str, Void, [bool; 2]); 11] = [
+        ("nothing", |_| (), [true, true]),
+        ("MOV to CR3", |m| load_cr3(m, FIRST), [false, true]),
+        ("MOV to CR3, kept", |m| load_cr3(m, FIRST | KEEP), [true, true]),
+        ("INVLPG", |m| invlpg(m, PAGE), [false, false]),
+        ("INVLPG of another page", |m| invlpg(m, DATA), [true, true]),
+        ("INVPCID 0", |m| invpcid(m, 0, 1, PAGE), [false, true]),
+        (
+            "INVPCID 0 of another PCID",
+            |m| invpcid(m, 0, 2, PAGE),
+            [true, true],
+        ),
+        ("INVPCID 1", |m| invpcid(m, 1, 1, 0), [false, true]),
+        ("INVPCID 2", |m| invpcid(m, 2, 0, 0), [false, false]),
+        ("INVPCID 3", |m| invpcid(m, 3, 0, 0), [false, true]),
+        ("CR4.PGE", toggle_pge, [false, false]),
+    ];
+    for (name, void, kept) in rows {
+        for (bits, kept) in [P, P | G].into_iter().zip(kept) {
+            let mut m = machine(bits);
+            assert_eq!(read(&mut m, PAGE + 1), 0);
+            remap(&mut m, bits);
+            void(&mut m);
+            assert_eq!(read(&mut m, PAGE + 1), u64::from(!kept), "{name}, {bits:#x}");
+        }
+    }
+}
+
+#[test]
+fn global_translations_serve_every_address_space() {
+    let mut m = machine(P | G);
+    assert_eq!(read(&mut m, PAGE + 1), 0);
+    m.world.poke64(TABLE + 0x4000, 0);
+    load_cr3(&mut m, SECOND);
+    assert_eq!(read(&mut m, PAGE + 1), 0);
+    load_cr3(&mut m, FIRST | KEEP);
+    remap(&mut m, P | G);
+    invlpg(&mut m, PAGE);
+    load_cr3(&mut m, SECOND | KEEP);
+    assert_eq!(
+        read(&mut m, PAGE + 1),
+        1,
+        "INVLPG reaches them from any address space"
+    );
+}
+
+#[test]
+fn invpcid_reaches_other_address_spaces() {
+    for (kind, linear, expected) in [(0, PAGE, 1), (0, DATA, 0), (1, 0, 1), (3, 0, 1)] {
+        let mut m = machine(P);
+        assert_eq!(read(&mut m, PAGE + 1), 0);
+        remap(&mut m, P);
+        load_cr3(&mut m, SECOND);
+        invpcid(&mut m, kind, 1, linear);
+        load_cr3(&mut m, FIRST | KEEP);
+        assert_eq!(read(&mut m, PAGE + 1), expected, "type {kind}, {linear:#x}");
+    }
+}
+
+/// Where large pages are mapped: by entries of the directory, and by one of the table above it.
+const LARGE: [u64; 2] = [0x80_0000, 0xc0_0000];
+const HUGE: u64 = 0x4000_0000;
+const PS: u64 = 0x80;
+
+#[test]
+fn invlpg_of_a_piece_voids_the_large_page_and_no_other() {
+    for bits in [P | PS, P | PS | G] {
+        let mut m = machine(P);
+        let huge = 0x10_1008;
+        // What takes their place: tables that map everything to the second frame.
+        for page in 0..512 {
+            m.world.poke64(0x10_9000 + 8 * page, FRAMES[1] | P);
+        }
+        m.world.poke64(0x10_a000, 0x10_9003);
+        m.world.poke64(huge, bits);
+        for at in LARGE {
+            m.world.poke64(DIRECTORY + (at >> 21) * 8, bits);
+        }
+        for at in [LARGE[0], LARGE[1], HUGE] {
+            for frame in FRAMES {
+                read(&mut m, at + frame);
+            }
+        }
+        m.world.poke64(huge, 0x10_a003);
+        for at in LARGE {
+            m.world.poke64(DIRECTORY + (at >> 21) * 8, 0x10_9003);
+        }
+        let numbers = |m: &mut Spaces, at: u64| FRAMES.map(|frame| read(m, at + frame + 1));
+        invlpg(&mut m, LARGE[0]);
+        assert_eq!(numbers(&mut m, LARGE[0]), [1, 1]);
+        assert_eq!(numbers(&mut m, LARGE[1]), [0, 1]);
+        assert_eq!(numbers(&mut m, HUGE), [0, 1]);
+        invlpg(&mut m, HUGE + FRAMES[1]);
+        assert_eq!(numbers(&mut m, LARGE[1]), [0, 1]);
+        assert_eq!(numbers(&mut m, HUGE), [1, 1]);
+    }
+}
+
+#[test]
+fn code_in_a_large_page_is_found_anew_after_invlpg_of_another_piece() {
+    let mut m = machine(P);
+    let entry = DIRECTORY + (LARGE[0] >> 21) * 8;
+    m.world.poke64(entry, P | PS);
+    let call = |m: &mut Spaces| {
+        run(m, |a| {
+            a.mov(rbx, LARGE[0] + FRAMES[0])?;
+            a.call(rbx)
+        });
+        m.state().gpr[RAX]
+    };
+    assert_eq!(call(&mut m), 0);
+    let before = epochs(&m);
+    for page in 0..512 {
+        m.world.poke64(0x10_9000 + 8 * page, FRAMES[1] | P);
+    }
+    m.world.poke64(entry, 0x10_9003);
+    invlpg(&mut m, LARGE[0] + 0x1f_0000);
+    assert_ne!(epochs(&m), before);
+    assert_eq!(call(&mut m), 1);
+}
+
+#[test]
+fn pages_that_share_a_place_in_the_table_keep_their_translations() {
+    let mut m = machine(P);
+    // A page 4 MiB further on, in a table of its own.
+    let other = PAGE + 0x40_0000;
+    m.world.poke64(DIRECTORY + (other >> 21) * 8, 0x10_9003);
+    m.world.poke64(0x10_9000, FRAMES[1] | P);
+    assert_eq!(read(&mut m, PAGE + 1), 0);
+    assert_eq!(read(&mut m, other + 1), 1);
+    remap(&mut m, P);
+    assert_eq!(read(&mut m, PAGE + 1), 0);
+    read(&mut m, other);
+    invlpg(&mut m, PAGE);
+    assert_eq!(
+        read(&mut m, PAGE + 1),
+        1,
+        "nor does the second level keep it then"
+    );
+}
+
+#[test]
+fn a_page_fault_voids_what_is_cached_for_its_address() {
+    for bits in [P, P | G] {
+        let mut m = machine(bits);
+        m.vector64(14, 0x5000, 0x8e, 0);
+        // The handler maps the page to the second frame, for writing, without INVLPG.
+        m.code(64, 0x5000, |a| {
+            a.mov(rax, FRAMES[1] | bits | W)?;
+            a.mov(qword_ptr(TABLE), rax)?;
+            a.add(rsp, 8)?;
+            a.iretq()
+        });
+        assert_eq!(call(&mut m), 0);
+        assert_eq!(read(&mut m, PAGE + 1), 0);
+        run(&mut m, |a| {
+            a.mov(rbx, PAGE + 0x800)?;
+            a.mov(byte_ptr(rbx), 7)
+        });
+        assert_eq!(m.words(FRAMES[1] + 0x800, 1, 1), [7]);
+        assert_eq!(read(&mut m, PAGE + 1), 1);
+        assert_eq!(call(&mut m), 1);
+    }
+}
+
+#[test]
+fn a_page_that_was_read_becomes_dirty_with_the_first_write() {
+    const D: u64 = 0x40;
+    let mut m = machine(P | W);
+    read(&mut m, PAGE);
+    assert_eq!(m.words(TABLE, 8, 1)[0] & D, 0);
+    run(&mut m, |a| {
+        a.mov(rbx, PAGE + 0x800)?;
+        a.mov(byte_ptr(rbx), 7)
+    });
+    assert_eq!(m.words(TABLE, 8, 1)[0] & D, D);
+}
+
+#[test]
+fn any_invlpg_voids_what_is_cached_of_upper_levels() {
+    let mut m = machine(P);
+    read(&mut m, PAGE);
+    // Another table takes the place of the one that maps the page and the one after it.
+    m.world.poke64(0x10_9008, FRAMES[1] | P);
+    m.world.poke64(DIRECTORY + (PAGE >> 21) * 8, 0x10_9003);
+    invlpg(&mut m, 0x7000_0000);
+    assert_eq!(read(&mut m, PAGE + 0x1001), 1);
+}
+
+#[test]
+fn a_fault_is_never_that_of_a_cached_upper_level() {
+    let mut m = machine(P);
+    read(&mut m, PAGE);
+    // The table that is cached has no page there, the one in memory has.
+    m.world.poke64(0x10_9008, FRAMES[1] | P);
+    m.world.poke64(DIRECTORY + (PAGE >> 21) * 8, 0x10_9003);
+    assert_eq!(read(&mut m, PAGE + 0x1001), 1);
 }

@@ -4,9 +4,9 @@
 //! [`Core::epoch`] and [`Core::global_epoch`]; so whatever voids a translation here also ends the epoch of lookups made
 //! through it, and asks for [`Attention::RESYNC`], unless no code was fetched through it.
 
-use super::Mmu;
-use super::spaces::Reach;
-use super::tlb::CLASSES;
+use super::spaces::{Entered, Reach};
+use super::tlb::{CLASSES, SLOTS};
+use super::{Class, Mmu, Table};
 use crate::Core;
 use crate::core::Attention;
 use crate::state::CR4_PCIDE;
@@ -28,11 +28,12 @@ impl Mmu {
         }
     }
 
+    /// Voids a slot's own translations.
     fn flush_slot(&mut self, slot: usize) {
-        for table in &mut self.tables[slot * CLASSES..(slot + 1) * CLASSES] {
-            table.clear();
+        for table in tables_of(&mut self.tables, slot) {
+            table.clear_local();
         }
-        self.spaces.renew(slot);
+        self.spaces.void(slot);
     }
 
     /// Voids every translation of every address space, and what is known of guest-physical pages.
@@ -41,39 +42,35 @@ impl Mmu {
             table.clear();
         }
         self.spaces.reset(pcid);
-        self.large = [None; 2];
         self.walk_cache.clear();
     }
 
-    /// Voids the translation of one linear page, in every address space (more than INVLPG promises).
-    fn flush_page(&mut self, linear: u64, pcid: u16) {
-        if self.may_be_large(linear) {
-            self.flush_all(pcid);
-            return;
+    /// Voids a slot's own translation of a page.
+    fn flush_page(&mut self, slot: usize, linear: u64) {
+        let span = self.spaces.void_page(slot, linear);
+        for table in tables_of(&mut self.tables, slot) {
+            table.clear_span(span);
         }
-        for table in &mut self.tables {
-            table.clear_page(linear);
-        }
-        self.spaces.page_voided(self.spaces.current(), linear);
-        self.spaces.global_page_voided(linear);
+        self.second
+            .void(span.first, span.pages, self.spaces.stamp_of(slot));
     }
 
-    /// Voids the translation of a page in one slot.
-    fn flush_page_of(&mut self, slot: usize, linear: u64) {
-        if self.may_be_large(linear) {
-            self.flush_slot(slot);
-            return;
+    /// Voids the global translation of a page.
+    fn flush_global_page(&mut self, linear: u64) {
+        let (span, entered) = self.spaces.void_global_page(linear);
+        if entered == Entered::Perhaps {
+            for table in &mut self.tables {
+                table.clear_span(span);
+            }
         }
-        for table in &mut self.tables[slot * CLASSES..(slot + 1) * CLASSES] {
-            table.clear_page(linear);
-        }
-        self.spaces.page_voided(slot, linear);
+        self.second
+            .void(span.first, span.pages, self.spaces.stamp(Reach::Global));
     }
+}
 
-    fn may_be_large(&self, linear: u64) -> bool {
-        let half = (linear >> 63) as usize;
-        self.large[half].is_some_and(|(low, high)| (low..=high).contains(&linear))
-    }
+/// The tables of a slot that are ever filled.
+fn tables_of(tables: &mut [Box<Table>; SLOTS * CLASSES], slot: usize) -> &mut [Box<Table>] {
+    &mut tables[slot * CLASSES..slot * CLASSES + Class::Checked as usize]
 }
 
 impl Core {
@@ -100,18 +97,32 @@ impl Core {
         self.resync();
     }
 
-    /// INVLPG, and INVPCID of an address in the current address space.
+    /// INVLPG.
     pub(crate) fn invalidate_page(&mut self, linear: u64) {
-        self.mmu.flush_page(linear, self.pcid());
+        let slot = self.mmu.spaces.current();
+        self.mmu.flush_page(slot, linear);
+        self.mmu.flush_global_page(linear);
+        self.mmu.spaces.void_upper(slot);
+        self.resync_if_voided();
+    }
+
+    /// A page fault voids what is cached for its address.
+    #[cold]
+    pub(super) fn fault_voids(&mut self, linear: u64) {
+        let slot = self.mmu.spaces.current();
+        self.mmu.flush_page(slot, linear);
+        self.mmu.flush_global_page(linear);
+        let stamp = self.mmu.spaces.upper();
+        self.mmu.upper.forget(linear, stamp);
         self.resync_if_voided();
     }
 
     /// INVPCID of an address.
     pub(crate) fn invalidate_page_of(&mut self, pcid: u16, linear: u64) {
-        if pcid == self.pcid() {
-            self.invalidate_page(linear);
-        } else if let Some(slot) = self.mmu.spaces.find(pcid) {
-            self.mmu.flush_page_of(slot, linear);
+        if let Some(slot) = self.mmu.spaces.find(pcid) {
+            self.mmu.flush_page(slot, linear);
+            self.mmu.spaces.void_upper(slot);
+            self.resync_if_voided();
         }
     }
 
@@ -121,6 +132,14 @@ impl Core {
             self.mmu.flush_slot(slot);
             self.resync_if_voided();
         }
+    }
+
+    /// INVPCID of all address spaces, global translations left out.
+    pub(crate) fn invalidate_spaces(&mut self) {
+        for slot in 0..SLOTS {
+            self.mmu.flush_slot(slot);
+        }
+        self.resync_if_voided();
     }
 
     /// Looks for the next block anew if lookups that translated code may rely on no longer hold.
@@ -142,7 +161,7 @@ impl Core {
     /// outlasts changes of CR3. False also where it is not known; [`Core::epoch`] is right for any code.
     #[inline]
     pub fn is_global_code(&self, linear: u64) -> bool {
-        let table = self.mmu.table_ref(super::Class::Supervisor);
+        let table = self.mmu.table_ref(Class::Supervisor);
         self.mode.cpl != 3
             && table.entry(linear).execute == linear & !0xfff
             && table.reach(linear) == Reach::Global

@@ -1,7 +1,8 @@
 //! Guest memory as instructions reach it: linear address -> (TLB, or page walk) -> host page.
 //!
-//! `tlb` holds translations, `walk` reads the guest's page tables, `access` is what operations call; `spaces` knows the
-//! address spaces, `invalidate` is what voids translations and remembered lookups of code.
+//! `tlb` holds translations and is all that translated code knows; `second` holds more of them, `walk` reads the guest's
+//! page tables, helped by `upper`; `fill` brings a translation from there to the tables. `access` is what operations
+//! call. `spaces` knows the address spaces, `invalidate` is what voids translations and remembered lookups of code.
 //!
 //! One set of tables belongs to each recently used PCID, one table in a set to each class of access, so that a
 //! change of address space or privilege is a change of index. A table entry that may not be used directly for
@@ -9,20 +10,28 @@
 //! not match for it.
 
 pub mod access;
+mod fill;
 mod invalidate;
+mod large;
 mod pages;
+mod rights;
+mod second;
 mod spaces;
 pub mod tlb;
+mod upper;
 pub mod walk;
 
 pub use access::Privilege;
+pub(crate) use fill::Fetched;
 pub(crate) use invalidate::Cached;
 pub(crate) use spaces::Reach;
 pub use tlb::{Entry, Table};
 
 use ring3_host::addr::GuestPhys;
+use second::Second;
 use spaces::Spaces;
 use tlb::{CLASSES, SLOTS};
+use upper::Upper;
 
 /// Index of a table class. `Checked` is never filled: every access takes the slow path, which checks alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +45,25 @@ pub enum Class {
     Checked = 3,
 }
 
+impl Class {
+    #[inline]
+    fn of(privilege: Privilege) -> Class {
+        match privilege {
+            Privilege::User => Class::User,
+            Privilege::Supervisor => Class::Supervisor,
+            Privilege::Open => Class::Open,
+        }
+    }
+}
+
 pub struct Mmu {
     tables: [Box<Table>; SLOTS * CLASSES],
     pub(crate) spaces: Spaces,
     /// The table of ordinary accesses.
     current: usize,
     class: Class,
-    /// Spans of linear addresses, low and high half, in which a large page was entered as 4 KiB pieces.
-    large: [Option<(u64, u64)>; 2],
+    second: Second,
+    upper: Upper,
     /// Guest-physical pages known to be plain readable memory, for the page walk.
     pub(crate) walk_cache: Box<tlb::PhysCache>,
 }
@@ -55,7 +75,8 @@ impl Mmu {
             spaces: Spaces::new(),
             current: Class::Supervisor as usize,
             class: Class::Supervisor,
-            large: [None; 2],
+            second: Second::new(),
+            upper: Upper::new(),
             walk_cache: tlb::PhysCache::empty(),
         }
     }
@@ -112,16 +133,6 @@ impl Mmu {
         for table in &mut self.tables {
             table.protect_all();
         }
-    }
-
-    fn note_large(&mut self, linear: u64, size: u64) {
-        let half = (linear >> 63) as usize;
-        let low = linear & !(size - 1);
-        let high = low | (size - 1);
-        self.large[half] = Some(match self.large[half] {
-            Some((l, h)) => (l.min(low), h.max(high)),
-            None => (low, high),
-        });
     }
 }
 

@@ -247,7 +247,8 @@ pub fn invpcid(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     match kind {
         0 => core.invalidate_page_of(pcid, address),
         1 => core.invalidate_space(pcid),
-        _ => core.flush_tlb(),
+        2 => core.flush_tlb(),
+        _ => core.invalidate_spaces(),
     }
     Ok(())
 }
