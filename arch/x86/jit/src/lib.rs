@@ -129,7 +129,7 @@ struct Stay<'a> {
 /// What caches were filled by.
 #[derive(Clone, Copy, PartialEq)]
 struct Validity {
-    epoch: u32,
+    epoch: u64,
     drops: u32,
     level: Level,
 }
