@@ -80,11 +80,15 @@ pub struct Blocks {
     last_serial: u64,
     /// Counts the times that blocks were dropped.
     drops: u32,
+    /// The guest-physical pages whose blocks were, for a further tier; `None` if they are too many.
+    dropped: Option<Vec<u64>>,
     /// Counts the times that all blocks were.
     clears: u32,
 }
 
 const DROPPED: u64 = 0;
+/// Dropped pages that are told one by one.
+const MOST_DROPPED: usize = 64;
 
 const NO_JUMP: Jump = Jump {
     linear: u64::MAX,
@@ -104,6 +108,7 @@ impl Blocks {
             jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
             last_serial: 0,
             drops: 0,
+            dropped: Some(Vec::new()),
             clears: 0,
         }
     }
@@ -248,6 +253,20 @@ impl Blocks {
             }
         }
         self.drops = self.drops.wrapping_add(1);
+        match &mut self.dropped {
+            Some(pages) if pages.len() < MOST_DROPPED => pages.push(gpa.0 & !0xfff),
+            _ => self.dropped = None,
+        }
+    }
+
+    /// The pages whose blocks were dropped since this was last asked; `None` if they are too many to tell.
+    pub fn take_dropped(&mut self) -> Option<Vec<u64>> {
+        self.dropped.replace(Vec::new())
+    }
+
+    /// The guest-physical page that a block begins in.
+    pub fn page_of(&self, block: u32) -> u64 {
+        self.get(block).start & !0xfff
     }
 
     /// Drops everything.
@@ -257,6 +276,7 @@ impl Blocks {
         self.by_address.clear();
         self.pages.clear();
         self.clears = self.clears.wrapping_add(1);
+        self.dropped = Some(Vec::new());
         self.drops = self.drops.wrapping_add(1);
     }
 
