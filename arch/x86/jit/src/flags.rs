@@ -1,7 +1,7 @@
 //! Where the guest's arithmetic flags are: in the host's, aside in memory, or nowhere, but to be had again by executing
 //! once more what made them.
 
-use crate::context::VALUE;
+use crate::context::{VALUE, home};
 use crate::emit::{Emitter, R13, R14, Reg};
 use crate::stubs;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Mnemonic, OpKind, Register, RflagsBits};
@@ -109,9 +109,10 @@ impl Maker {
             OpKind::Memory => false,
             _ => true,
         };
+        let stays = |k: u32| plain(k) || instr.op_kind(k) == OpKind::Memory && is_home(instr);
         let register = instr.op0_register();
         match instr.mnemonic() {
-            Mnemonic::Cmp | Mnemonic::Test if plain(0) && plain(1) => Some(Maker::Again(*instr)),
+            Mnemonic::Cmp | Mnemonic::Test if stays(0) && stays(1) => Some(Maker::Again(*instr)),
             Mnemonic::And | Mnemonic::Or | Mnemonic::Xor if plain(0) => {
                 (instr.op0_kind() == OpKind::Register).then_some(Maker::Logic(register))
             }
@@ -155,6 +156,12 @@ impl Maker {
                 is(*register) || matches!(other, Other::Register(other) if is(*other))
             }
         }
+    }
+
+    /// Whether it takes what is in the home of a displaced guest register.
+    pub fn uses_home(&self, guest: usize) -> bool {
+        matches!(self, Maker::Again(instr) if is_home(instr)
+            && instr.memory_displacement64() == home(Reg(guest as u8)) as u64)
     }
 
     /// The same after R13 moved by so much, if it can do with that.
@@ -311,6 +318,13 @@ fn make_sum(
             e.instruction(&Instruction::with2(redo, scratch, other)?)
         }
     }
+}
+
+/// Whether the memory operand is the home of a register.
+fn is_home(instr: &Instruction) -> bool {
+    instr.segment_prefix() == Register::GS
+        && instr.memory_base() == Register::None
+        && instr.memory_index() == Register::None
 }
 
 /// A general register, but not AH or its kin.

@@ -15,6 +15,7 @@
 mod access;
 pub mod exits;
 mod flow;
+mod homes;
 mod operand;
 
 use crate::Counting;
@@ -642,8 +643,7 @@ impl Translator<'_> {
 fn uses_guest(maker: &Maker, guest: usize) -> bool {
     match guest {
         4 => maker.uses(R13),
-        // These are never in the host's where a maker would look.
-        13.. => false,
+        13.. => maker.uses_home(guest),
         _ => maker.uses(Reg(guest as u8)),
     }
 }

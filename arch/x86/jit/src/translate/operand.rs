@@ -1,6 +1,7 @@
 //! Instructions of the general registers and one memory operand.
 
 use super::access::OffStack;
+use super::homes::at_home;
 use super::{Emitted, Level, NotHere, Spot, Touch, Translator, is_kept};
 use crate::context::{FS_BASE, GS_BASE, VALUE, home};
 use crate::emit::{R14, R15, Reg};
@@ -39,6 +40,10 @@ fn register_operands(instr: &Instruction) -> impl Iterator<Item = Register> {
     (0..instr.op_count())
         .filter(|k| instr.op_kind(*k) == OpKind::Register)
         .map(|k| instr.op_register(k))
+}
+
+fn is_written(access: OpAccess) -> bool {
+    !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
 }
 
 /// Whether AH or its kin is an operand: it is another register where a register of ours needs a prefix.
@@ -270,7 +275,35 @@ impl Translator<'_> {
         if has_high_byte(instr) {
             return Err(NotHere);
         }
+        if let Some(host) = self.on_home(instr) {
+            if faults {
+                self.may_fault();
+            }
+            self.e.instruction(&host)?;
+            self.maker = Maker::of(&host);
+            return Ok(());
+        }
         self.substituted(*instr, &[R14, R15], faults)
+    }
+
+    /// The instruction on the home of its one displaced register, if that can be.
+    fn on_home(&mut self, instr: &Instruction) -> Option<Instruction> {
+        let mut host = *instr;
+        let mut displaced = None;
+        for k in 0..instr.op_count() {
+            if instr.op_kind(k) != OpKind::Register {
+                continue;
+            }
+            let reg = instr.op_register(k);
+            match number(reg) {
+                4 if reg.is_gpr() => host.set_op_register(k, sized(13, reg.size())),
+                13.. if reg.is_gpr() && displaced.replace(k).is_some() => return None,
+                _ => {}
+            }
+        }
+        let k = displaced?;
+        let written = is_written(self.info.info(instr).op_access(k));
+        at_home(&host, k, number(instr.op_register(k)), written)
     }
 
     /// The instruction with the registers that are elsewhere replaced: RSP by R13, the displaced ones by scratch.
@@ -278,6 +311,7 @@ impl Translator<'_> {
         let original = instr;
         let mut held: Vec<(usize, Reg)> = Vec::new();
         let mut written = [false; 16];
+        let mut read = [false; 16];
         for k in 0..original.op_count() {
             if original.op_kind(k) != OpKind::Register {
                 continue;
@@ -303,14 +337,15 @@ impl Translator<'_> {
                     }
                 };
                 let access = self.info.info(&original).op_access(k);
-                written[guest] |= !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+                written[guest] |= is_written(access);
+                read[guest] |= access != OpAccess::Write || reg.size() < 4;
                 usize::from(host.0)
             } else {
                 continue;
             };
             instr.set_op_register(k, sized(host, reg.size()));
         }
-        for (guest, host) in &held {
+        for (guest, host) in held.iter().filter(|(guest, _)| read[*guest]) {
             self.e.load(*host, home(Reg(*guest as u8)));
         }
         if faults {
