@@ -17,11 +17,12 @@ pub mod exits;
 mod flow;
 mod homes;
 mod operand;
+mod swaps;
 
 use crate::Counting;
 use crate::callout::{Kind, Site};
 use crate::context::{COUNT, KICK, NEED_VECTOR};
-use crate::emit::{At, Emitter, Forward, NE, R13, R14, R15, RCX, Reg};
+use crate::emit::{At, Emitter, Forward, NE, R14, R15, RCX};
 use crate::flags::{Maker, Places, Scratch, Use};
 use crate::groups::{self, Group, Member};
 use crate::stubs::{self, Stubs};
@@ -30,6 +31,7 @@ use exits::{Links, Slow};
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
 use ring3_x86_cpu::Core;
 use std::mem::offset_of;
+use swaps::Swaps;
 
 /// Why an instruction is not translated: a callout does it.
 #[derive(Debug)]
@@ -172,6 +174,7 @@ pub(crate) struct Translator<'a> {
     /// What can make its flags again.
     maker: Option<Maker>,
     vector: Vector,
+    swaps: Swaps,
     groups: Vec<Group>,
     /// Which groups' places in the host are known.
     known: [bool; groups::MOST],
@@ -213,7 +216,6 @@ fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
         e: Emitter::new(source.base),
         other: Emitter::new(source.cold),
         source,
-        info,
         sites: Vec::new(),
         links: Links::default(),
         slow: Vec::new(),
@@ -228,12 +230,14 @@ fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
         now: 0,
         maker: None,
         vector: Vector::Anywhere,
+        swaps: Swaps::plan(source.trace, &mut info),
         groups,
         known: [false; groups::MOST],
         member: None,
         leads: false,
         again: None,
         lost: false,
+        info,
     };
     translator.all(wants, &members)
 }
@@ -241,6 +245,7 @@ fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
 impl Translator<'_> {
     fn all(mut self, wants: Wants, members: &[Option<Member>]) -> Option<Translated> {
         let (entries, kicked) = self.write_entries(wants)?;
+        self.swap_in();
         let steps = &self.source.trace.steps;
         for (n, step) in steps.iter().enumerate() {
             if self.source.trace.end == End::Loop(n) {
@@ -421,7 +426,7 @@ impl Translator<'_> {
         self.now = n;
         self.maker = None;
         if self.flags.carry_is_aside()
-            && let Some(maker) = Maker::step(&instr).filter(|_| is_kept(instr.op0_register()))
+            && let Some(maker) = Maker::step(&instr).filter(|_| self.is_kept(instr.op0_register()))
         {
             return self.step_register(n, &instr, maker);
         }
@@ -487,6 +492,14 @@ impl Translator<'_> {
             && !touches_memory(instr)
     }
 
+    /// Whether a maker takes what is in a guest register.
+    fn uses_guest(&self, maker: &Maker, guest: usize) -> bool {
+        match self.host_of(guest) {
+            Some(host) => maker.uses(host),
+            None => maker.uses_home(guest),
+        }
+    }
+
     /// What the maker of the flags becomes when the instruction changes registers.
     fn maker_after(&mut self, instr: &Instruction) -> Option<Maker> {
         let mut maker = self.flags.maker?;
@@ -500,19 +513,19 @@ impl Translator<'_> {
             maker = maker.moved(by as i32)?;
             let other = instr.op0_register();
             let pops = instr.mnemonic() == Mnemonic::Pop;
-            return (!pops || !uses_guest(&maker, other.full_register().number())).then_some(maker);
+            return (!pops || !self.uses_guest(&maker, other.full_register().number())).then_some(maker);
         }
+        let mut written = [false; 16];
         for used in self.info.info(instr).used_registers() {
-            let written = !matches!(
-                used.access(),
-                OpAccess::Read | OpAccess::CondRead | OpAccess::None
-            );
-            let register = used.register();
-            if written && register.is_gpr() && uses_guest(&maker, register.full_register().number()) {
-                return None;
+            let access = used.access();
+            if used.register().is_gpr()
+                && !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
+            {
+                written[used.register().full_register().number()] = true;
             }
         }
-        Some(maker)
+        let lost = (0..16).any(|guest| written[guest] && self.uses_guest(&maker, guest));
+        (!lost).then_some(maker)
     }
 
     fn translated_or_called(&mut self, n: usize, instr: &Instruction) -> Result<Done, NotHere> {
@@ -532,6 +545,7 @@ impl Translator<'_> {
             (self.vector, self.flags, self.known) = (vector, flags, known);
             let site = self.site(n);
             self.callout(site)?;
+            self.swap_in();
             self.vector = Vector::Anywhere;
             if self.source.trace.steps[n].kind() != Kind::Plain {
                 self.known = [false; groups::MOST];
@@ -581,11 +595,12 @@ impl Translator<'_> {
         self.source.first_site + self.sites.len() as u32 - 1
     }
 
-    /// Executes an operation's handler. Then flags are in both places.
+    /// Executes an operation's handler. Then flags are in both places, and registers where everybody has them.
     fn callout(&mut self, site: u32) -> Emitted {
         if !self.flags.host && !self.flags.aside {
             self.need_host()?;
         }
+        self.swap_out();
         self.e.constant(R14, site.into());
         self.e.call_address(if self.flags.aside {
             self.source.stubs.callout_aside
@@ -637,20 +652,6 @@ impl Translator<'_> {
     fn join(&mut self) {
         self.e.lea_scaled(R15, R14, R15, 1);
     }
-}
-
-/// Whether a maker takes what is in a guest register.
-fn uses_guest(maker: &Maker, guest: usize) -> bool {
-    match guest {
-        4 => maker.uses(R13),
-        13.. => maker.uses_home(guest),
-        _ => maker.uses(Reg(guest as u8)),
-    }
-}
-
-/// Whether a guest register is the same in the host.
-fn is_kept(register: iced_x86::Register) -> bool {
-    register.is_gpr() && !matches!(register.full_register().number(), 4 | 13..)
 }
 
 fn touches_memory(instr: &Instruction) -> bool {

@@ -49,12 +49,12 @@ impl Translator<'_> {
             match member.base {
                 4 => self.look_up_stack(group.span, member.from_base)?,
                 base => {
-                    if base >= 13 {
+                    let host = self.host_of(base.into());
+                    let from = host.unwrap_or_else(|| {
                         self.e.load(R15, home(Reg(base)));
-                        self.e.lea(R15, R15, member.from_base);
-                    } else {
-                        self.e.lea(R15, Reg(base), member.from_base);
-                    }
+                        R15
+                    });
+                    self.e.lea(R15, from, member.from_base);
                     self.look_up(group.span, group.touch)?;
                 }
             }

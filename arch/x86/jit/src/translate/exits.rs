@@ -40,7 +40,7 @@ struct Link {
 
 enum Source {
     Jump(Forward),
-    /// A jump to a stub that has flags made, and jumps.
+    /// A jump to a stub that puts things where they belong, and jumps.
     Detour(Forward),
     /// A jump to a stub that jumps through a word; or a call through it.
     Word(Vec<Forward>, usize),
@@ -118,6 +118,7 @@ impl Translator<'_> {
     /// Goes on at a known place.
     pub(super) fn go(&mut self, target: u64, backward: bool) -> Emitted {
         self.need_some()?;
+        self.swap_out();
         let from = if self.is_near(target) {
             Source::Jump(self.e.jump())
         } else {
@@ -134,7 +135,7 @@ impl Translator<'_> {
         let jump = self.e.jump_if(condition);
         let from = if !self.is_near(target) {
             Source::Word(vec![jump], self.take_word())
-        } else if self.flags.host {
+        } else if self.flags.host && self.swaps.is_empty() {
             Source::Jump(jump)
         } else {
             Source::Detour(jump)
@@ -144,6 +145,7 @@ impl Translator<'_> {
 
     /// Calls what is at a known place.
     pub(super) fn call_to(&mut self, target: u64, backward: bool) {
+        self.swap_out();
         let from = if self.is_near(target) {
             Source::Jump(self.e.call())
         } else {
@@ -180,6 +182,7 @@ impl Translator<'_> {
     /// Gives a place to the interpreter.
     pub(super) fn leave_to(&mut self, rip: u64) -> Emitted {
         self.need_aside()?;
+        self.swap_out();
         self.e.constant(R14, rip);
         self.e.jump_address(self.source.stubs.lookup);
         Ok(())
@@ -257,6 +260,7 @@ impl Translator<'_> {
                 self.e.jump_address(self.source.stubs.dispatch);
             }
             Then::Back(back) => {
+                self.swap_in();
                 if vector == Vector::InRegisters {
                     self.e.call_through(NEED_VECTOR);
                 }
@@ -280,6 +284,7 @@ impl Translator<'_> {
                 Source::Detour(forward) => {
                     self.bind_here([forward]);
                     self.need_some()?;
+                    self.swap_out();
                     let jump = self.e.jump();
                     let site = self.e.address(self.e.site(&jump));
                     self.e.bind(jump);
@@ -289,6 +294,7 @@ impl Translator<'_> {
                     if !jumps.is_empty() {
                         self.bind_here(jumps);
                         self.need_some()?;
+                        self.swap_out();
                         self.e.jump_through_near(self.word(number));
                     }
                     words.push(self.e.address(self.e.here()));

@@ -56,14 +56,10 @@ impl Translator<'_> {
 
     fn push(&mut self, guest: u8) -> Emitted {
         let offset = self.below_top()?;
-        let host = match guest {
-            4 => R13,
-            13.. => {
-                self.e.load(R14, home(Reg(guest)));
-                R14
-            }
-            _ => Reg(guest),
-        };
+        let host = self.host_of(guest.into()).unwrap_or_else(|| {
+            self.e.load(R14, home(Reg(guest)));
+            R14
+        });
         self.may_fault();
         self.e.store_at(R15, offset, host);
         self.e.lea(R13, R13, -8);
@@ -90,15 +86,15 @@ impl Translator<'_> {
     fn pop(&mut self, guest: u8) -> Emitted {
         let offset = self.top()?;
         self.may_fault();
-        match guest {
-            4 => self.e.load_at(R13, R15, offset),
-            13.. => {
-                self.e.load_at(R14, R15, offset);
-                self.e.store(home(Reg(guest)), R14);
+        match self.host_of(guest.into()) {
+            Some(R13) => self.e.load_at(R13, R15, offset),
+            Some(host) => {
+                self.e.load_at(host, R15, offset);
                 self.e.lea(R13, R13, 8);
             }
-            _ => {
-                self.e.load_at(Reg(guest), R15, offset);
+            None => {
+                self.e.load_at(R14, R15, offset);
+                self.e.store(home(Reg(guest)), R14);
                 self.e.lea(R13, R13, 8);
             }
         }
@@ -139,6 +135,7 @@ impl Translator<'_> {
         self.e.store(TARGET, R14);
         self.push_constant(instr.next_ip())?;
         self.make_room();
+        self.swap_out();
         self.e.call_through(TARGET);
         self.landing(instr.next_ip());
         Ok(())
@@ -163,6 +160,7 @@ impl Translator<'_> {
             }
         }
         e.jump_if_address(NE, self.source.stubs.return_elsewhere);
+        self.swap_in();
         self.flags = Places {
             aside: true,
             ..Places::NOWHERE
@@ -175,6 +173,7 @@ impl Translator<'_> {
         self.need_aside()?;
         self.target(instr)?;
         self.find_indirect();
+        self.swap_out();
         stubs::jump_to_found(&mut self.e);
         Ok(())
     }
@@ -182,10 +181,10 @@ impl Translator<'_> {
     /// R14 = where an indirect branch goes.
     fn target(&mut self, instr: &Instruction) -> Emitted {
         if instr.op0_kind() == OpKind::Register {
-            match number(instr.op0_register()) {
-                4 => self.e.mov(R14, R13),
-                guest @ 13.. => self.e.load(R14, home(Reg(guest))),
-                guest => self.e.mov(R14, Reg(guest)),
+            let guest = number(instr.op0_register());
+            match self.host_of(guest.into()) {
+                Some(host) => self.e.mov(R14, host),
+                None => self.e.load(R14, home(Reg(guest))),
             }
             return Ok(());
         }
@@ -204,6 +203,7 @@ impl Translator<'_> {
         let site = self.site(n);
         self.e.store_constant(RETURN, site as i32);
         self.e.lea(R13, R13, 8 + i32::from(more));
+        self.swap_out();
         self.e.ret();
         Ok(())
     }

@@ -2,18 +2,13 @@
 
 use super::access::OffStack;
 use super::homes::at_home;
-use super::{Emitted, Level, NotHere, Spot, Touch, Translator, is_kept};
+use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
 use crate::context::{FS_BASE, GS_BASE, VALUE, home};
 use crate::emit::{R14, R15, Reg};
 use crate::flags::{Maker, scratch_of};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
 use ring3_host::native::StateClass;
 use ring3_x86_cpu::exec::native;
-
-/// Guest registers that have no host register: their homes are in the context.
-fn is_displaced(number: usize) -> bool {
-    number >= 13
-}
 
 fn number(reg: Register) -> usize {
     reg.full_register().number()
@@ -259,7 +254,7 @@ impl Translator<'_> {
     }
 
     fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
-        let moved = |reg: Register| reg.is_gpr() && !is_high_byte(reg) && matches!(number(reg), 4 | 13..);
+        let moved = |reg: Register| reg.is_gpr() && !is_high_byte(reg) && !self.is_kept(reg);
         if !register_operands(instr).any(moved) {
             if faults {
                 self.may_fault();
@@ -295,10 +290,13 @@ impl Translator<'_> {
                 continue;
             }
             let reg = instr.op_register(k);
-            match number(reg) {
-                4 if reg.is_gpr() => host.set_op_register(k, sized(13, reg.size())),
-                13.. if reg.is_gpr() && displaced.replace(k).is_some() => return None,
-                _ => {}
+            if !reg.is_gpr() {
+                continue;
+            }
+            match self.host_of(number(reg)) {
+                Some(place) => host.set_op_register(k, sized(usize::from(place.0), reg.size())),
+                None if displaced.replace(k).is_some() => return None,
+                None => {}
             }
         }
         let k = displaced?;
@@ -321,9 +319,9 @@ impl Translator<'_> {
                 continue;
             }
             let guest = number(reg);
-            let host = if guest == 4 {
-                13
-            } else if is_displaced(guest) {
+            let host = if let Some(host) = self.host_of(guest) {
+                usize::from(host.0)
+            } else {
                 let known = held
                     .iter()
                     .find(|(other, _)| *other == guest)
@@ -340,8 +338,6 @@ impl Translator<'_> {
                 written[guest] |= is_written(access);
                 read[guest] |= access != OpAccess::Write || reg.size() < 4;
                 usize::from(host.0)
-            } else {
-                continue;
             };
             instr.set_op_register(k, sized(host, reg.size()));
         }
@@ -351,8 +347,13 @@ impl Translator<'_> {
         if faults {
             self.may_fault();
         }
+        let value = Maker::on_value(&instr).filter(|_| held.is_empty() && self.flags_meet_lookup());
+        if value.is_some() {
+            self.e.store(VALUE, Reg(number(instr.op0_register()) as u8));
+        }
         self.e.instruction(&instr)?;
-        self.maker = Maker::of(&instr).filter(|_| held.is_empty());
+        let maker = value.map(Maker::OnValue).or_else(|| Maker::of(&instr));
+        self.maker = maker.filter(|_| held.is_empty());
         for (guest, host) in &held {
             if written[*guest] {
                 self.e.store(home(Reg(*guest as u8)), *host);
@@ -387,7 +388,8 @@ impl Translator<'_> {
         }
         let stack = self.off_stack(instr);
         let spot = self.reach(size, touch, stack, |t| t.address(instr))?;
-        let displaced = register_operands(instr).any(|reg| reg.is_gpr() && is_displaced(number(reg)));
+        let displaced =
+            register_operands(instr).any(|reg| reg.is_gpr() && self.host_of(number(reg)).is_none());
         if self.is_comparison(instr) {
             return self.compare_value(instr, size, spot);
         }
@@ -420,8 +422,8 @@ impl Translator<'_> {
     /// can be made again if the value is kept.
     fn is_comparison(&self, instr: &Instruction) -> bool {
         let other = match (instr.op0_kind(), instr.op1_kind()) {
-            (OpKind::Memory, OpKind::Register) => is_kept(instr.op1_register()),
-            (OpKind::Register, OpKind::Memory) => is_kept(instr.op0_register()),
+            (OpKind::Memory, OpKind::Register) => self.is_kept(instr.op1_register()),
+            (OpKind::Register, OpKind::Memory) => self.is_kept(instr.op0_register()),
             (OpKind::Memory, _) => true,
             _ => false,
         };
@@ -524,14 +526,11 @@ impl Translator<'_> {
                 return reg;
             }
             let guest = number(reg);
-            if guest == 4 {
-                sized(13, reg.size())
-            } else if is_displaced(guest) {
+            let host = self.swaps.host_of(guest).unwrap_or_else(|| {
                 self.e.load(scratch, home(Reg(guest as u8)));
-                sized(usize::from(scratch.0), reg.size())
-            } else {
-                reg
-            }
+                scratch
+            });
+            sized(usize::from(host.0), reg.size())
         };
         Ok((bring(base, R15), bring(index, R14)))
     }
@@ -539,11 +538,8 @@ impl Translator<'_> {
     fn load_address(&mut self, instr: &Instruction) -> Emitted {
         let guest = number(instr.op0_register());
         let size = instr.op0_register().size();
-        let host = match guest {
-            4 => 13,
-            _ if is_displaced(guest) => 15,
-            _ => guest,
-        };
+        let place = self.host_of(guest);
+        let host = usize::from(place.unwrap_or(R15).0);
         if instr.is_ip_rel_memory_operand() {
             if size != 8 || instr.memory_base() != Register::RIP {
                 return Err(NotHere);
@@ -551,7 +547,7 @@ impl Translator<'_> {
             self.e.constant(Reg(host as u8), instr.ip_rel_memory_address());
         } else {
             let (base, index) = self.address_registers(instr)?;
-            if size == 2 && is_displaced(guest) {
+            if size == 2 && place.is_none() {
                 return Err(NotHere);
             }
             let mut lea = *instr;
@@ -561,7 +557,7 @@ impl Translator<'_> {
             lea.set_op0_register(sized(host, size));
             self.e.instruction(&lea)?;
         }
-        if is_displaced(guest) {
+        if place.is_none() {
             self.e.store(home(Reg(guest as u8)), R15);
         }
         Ok(())
