@@ -2,5 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod e2e;
 pub mod oracle;

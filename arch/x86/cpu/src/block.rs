@@ -243,6 +243,13 @@ impl Blocks {
         page.bytes.get(offset..offset + usize::from(block.len))
     }
 
+    /// The block that begins at that place of the page that `block` begins in, decoded for the same mode.
+    pub fn neighbour(&self, block: u32, linear: u64) -> Option<u32> {
+        let block = self.get(block);
+        let start = block.start & !0xfff | linear & 0xfff;
+        self.by_address.get(&(start, block.key)).copied()
+    }
+
     fn forget_jumps(&mut self) {
         self.drops = self.drops.wrapping_add(1);
         self.jumps.fill(NO_JUMP);

@@ -5,8 +5,8 @@
 //! is reached through the interpreter's software TLB, and whatever is not a plain memory access is done by the
 //! interpreter's own handlers, so that both agree on everything rare.
 //!
-//! * [`translate`](mod@translate): a block to host code; [`liveness`] says where flags matter, [`groups`] which accesses
-//!   share a lookup; [`emit`] writes instructions.
+//! * [`trace`]: which blocks are translated together; [`translate`](mod@translate): a trace to host code; [`flags`] says where
+//!   flags are, [`groups`] which accesses share a lookup; [`emit`] writes instructions.
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
@@ -16,22 +16,27 @@
 mod context;
 mod emit;
 mod fault;
+mod flags;
 mod groups;
-mod liveness;
 mod memory;
 mod stubs;
+mod trace;
 mod translate;
 
-use crate::context::{EXIT_ENDED, EXIT_LINK, EXIT_LOOKUP, JUMP_MASK, Jumps, to_lahf, word};
-use crate::memory::CodeMemory;
+use crate::context::{
+    EXIT_ENDED, EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, NO_STACK, from_aside, to_aside, word,
+};
+use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::core::Attention;
+use ring3_x86_cpu::mmu::access::is_canonical;
 use ring3_x86_cpu::op::Op;
-use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RIP_SLOT};
-use ring3_x86_cpu::{Core, Ended, Tier, World};
+use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RIP_SLOT, RSP};
+use ring3_x86_cpu::{Core, Ended, Fault, Tier, World};
 use std::sync::atomic::AtomicU32;
-use translate::{Level, Source};
+use translate::exits::Through;
+use translate::{Level, Source, Wants};
 
 /// How often a block is interpreted before it is translated.
 const THRESHOLD: u32 = 12;
@@ -76,21 +81,41 @@ impl Setting {
     }
 }
 
-/// A jump to a block of the same page.
+/// A jump to another translation.
 struct Link {
-    site: u64,
+    through: Through,
+    /// The number of the translation's first word.
+    word: usize,
     target: u64,
     backward: bool,
+    host: bool,
+    aside: bool,
     setting: Setting,
 }
 
-/// Where a block's translation is, for one linear address.
+/// Where a trace's translation is, for one linear address.
 #[derive(Clone, Copy)]
 struct Translation {
     linear: u64,
     setting: Setting,
-    checked: u64,
-    entry: u64,
+    wants: Wants,
+    host: u64,
+    aside: u64,
+    checked_host: u64,
+    checked_aside: u64,
+}
+
+impl Translation {
+    /// Where a jump enters it.
+    fn entry(&self, link: &Link) -> u64 {
+        let by_host = link.host && (!link.aside || self.wants == Wants::Host);
+        match (by_host, link.backward) {
+            (true, false) => self.host,
+            (true, true) => self.checked_host,
+            (false, false) => self.aside,
+            (false, true) => self.checked_aside,
+        }
+    }
 }
 
 /// What a stay in translated code needs besides the core.
@@ -119,6 +144,11 @@ pub struct Jit {
     translations: Vec<Translation>,
     sites: Vec<Site>,
     links: Vec<Link>,
+    /// Words that lead to translations, with what they held before.
+    led: Vec<(usize, u64)>,
+    /// The first values of all words.
+    words: Vec<u64>,
+    shadow: ShadowStack,
     faults: fault::Table,
     valid: Validity,
     clears: u32,
@@ -138,6 +168,8 @@ impl Jit {
         let mut memory = CodeMemory::new().ok()?;
         let (stubs, code) = stubs::write(memory.next(), callout as *const () as u64).ok()?;
         memory.add(&code)?;
+        let mut shadow = ShadowStack::new().ok()?;
+        shadow.set_bottom(stubs.return_below);
         let faults = fault::Table::register(memory.start(), memory::SIZE)?;
         Some(Jit {
             jumps: Jumps::new(),
@@ -147,6 +179,9 @@ impl Jit {
             translations: Vec::new(),
             sites: Vec::new(),
             links: Vec::new(),
+            led: Vec::new(),
+            words: Vec::new(),
+            shadow,
             faults,
             valid: Validity {
                 epoch: 0,
@@ -168,14 +203,33 @@ impl Jit {
         })
     }
 
+    /// As [`Jit::eager`], but when a block was interpreted as often as `threshold` says.
+    pub fn after(threshold: u32) -> Option<Jit> {
+        Some(Jit {
+            threshold,
+            ..Jit::new()?
+        })
+    }
+
     /// Forgets every translation.
     fn flush(&mut self) {
         self.memory.truncate(self.first);
         self.translations.clear();
         self.sites.clear();
         self.links.clear();
+        self.led.clear();
+        self.words.clear();
         self.faults.clear();
         self.jumps.forget();
+        self.pending = None;
+    }
+
+    /// Forgets what leads from page to page.
+    fn unlink(&mut self) {
+        self.jumps.forget();
+        for (word, first) in self.led.drain(..) {
+            self.memory.set_word(word, first);
+        }
         self.pending = None;
     }
 
@@ -193,8 +247,7 @@ impl Jit {
         };
         if self.valid != now {
             self.valid = now;
-            self.jumps.forget();
-            self.pending = None;
+            self.unlink();
         }
     }
 
@@ -231,51 +284,61 @@ impl Jit {
         setting: Setting,
     ) -> Option<Translation> {
         let linear = core.state.rip;
-        let block = blocks.get(index);
-        let made = match blocks.code(block) {
-            Some(code) if !block.crosses_page() => {
-                let source = Source {
-                    linear,
-                    code,
-                    ops: &block.ops,
-                    core,
-                    level: setting.level,
-                    counting: self.counting,
-                    jumps: self.jumps.cache(setting.user),
-                };
-                let (sites, links) = (self.sites.len() as u32, self.links.len() as u32);
-                translate::translate(&source, self.memory.next(), self.stubs, sites, links)
-            }
-            _ => None,
-        };
+        let made = trace::collect(core, blocks, index, linear).and_then(|trace| {
+            translate::translate(&Source {
+                linear,
+                trace: &trace,
+                core,
+                level: setting.level,
+                counting: self.counting,
+                base: self.memory.next(),
+                cold: self.memory.next_cold(),
+                stubs: self.stubs,
+                first_site: self.sites.len() as u32,
+                first_link: self.links.len() as u32,
+                first_word: self.memory.word(self.memory.next_word()),
+            })
+        });
         let Some(made) = made else {
             blocks.get_mut(index).translated.heat = NEVER;
             return None;
         };
-        let Some(base) = self.memory.add(&made.code) else {
+        let first_word = self.memory.next_word();
+        let added = self.memory.add(&made.code).is_some()
+            && self.memory.add_cold(&made.cold).is_some()
+            && self.memory.take_words(made.words.len());
+        if !added {
             // Full: begin anew. This block's turn comes again.
             blocks.forget_translations();
             self.flush();
             return None;
-        };
-        for link in made.links {
-            self.links.push(Link {
-                site: base + u64::from(link.site.0),
-                target: link.target,
-                backward: link.backward,
-                setting,
-            });
         }
+        for (n, first) in made.words.iter().enumerate() {
+            self.memory.set_word(first_word + n, *first);
+        }
+        self.words.extend(made.words);
+        self.links.extend(made.links.into_iter().map(|link| Link {
+            through: link.through,
+            word: first_word,
+            target: link.target,
+            backward: link.backward,
+            host: link.host,
+            aside: link.aside,
+            setting,
+        }));
         self.sites.extend(made.sites);
-        let offset = (base - self.memory.start()) as u32;
+        let start = self.memory.start();
         for (from, to) in made.faults {
-            self.faults.add(offset + from.0, offset + to.0);
+            self.faults.add((from - start) as u32, (to - start) as u32);
         }
         let translation = Translation {
             linear,
             setting,
-            checked: base + u64::from(made.checked.0),
-            entry: base + u64::from(made.entry.0),
+            wants: made.entries.wants,
+            host: made.entries.host,
+            aside: made.entries.aside,
+            checked_host: made.entries.checked_host,
+            checked_aside: made.entries.checked_aside,
         };
         self.translations.push(translation);
         let number = self.translations.len() as u32 - 1;
@@ -292,9 +355,19 @@ impl Jit {
         let Some(link) = self.pending.take().and_then(|n| self.links.get(n)) else {
             return;
         };
-        if link.target == to.linear && link.setting == to.setting {
-            let target = if link.backward { to.checked } else { to.entry };
-            self.memory.patch(link.site, target);
+        if link.target != to.linear || link.setting != to.setting {
+            return;
+        }
+        let target = to.entry(link);
+        match link.through {
+            Through::Distance(site) => self.memory.patch(site, target),
+            Through::Word(n) => {
+                let word = link.word + n;
+                if let Some(first) = self.words.get(word) {
+                    self.led.push((word, *first));
+                    self.memory.set_word(word, target);
+                }
+            }
         }
     }
 
@@ -306,15 +379,18 @@ impl Jit {
             ended: None,
         };
         let words = &mut core.tier;
-        words[word::LAHF] = to_lahf(core.state.flags.arithmetic());
+        words[word::ASIDE] = to_aside(core.state.flags.arithmetic());
         words[word::TABLE] = core.mmu.table_address();
         words[word::KICK] = kick.as_ptr() as u64;
         words[word::FS_BASE] = core.state.seg[FS].base;
         words[word::GS_BASE] = core.state.seg[GS].base;
-        words[word::MASK] = JUMP_MASK;
         words[word::JUMPS_AT] = self.jumps.cache(from.setting.user);
         words[word::COUNT] = 0;
-        words[word::ENTRY] = from.entry;
+        words[word::ENTRY] = from.aside;
+        words[word::STACK_TAG] = NO_STACK;
+        words[word::STACK_PAGE] = 0;
+        words[word::SHADOW_TOP] = self.shadow.top();
+        words[word::SHADOW_LIMIT] = self.shadow.limit();
         words[word::VECTOR] = &raw mut *core.state.vector as u64;
         words[word::VECTOR_LOADED] = 0;
         words[word::NEED_VECTOR] = self.stubs.load_vector;
@@ -327,8 +403,14 @@ impl Jit {
         }
         let words = &core.tier;
         core.instructions += words[word::COUNT];
+        let flags = from_aside(words[word::ASIDE]);
         match words[word::EXIT_KIND] {
             EXIT_LOOKUP => core.state.rip = words[word::EXIT],
+            EXIT_RETURN => {
+                core.state.rip = words[word::EXIT];
+                core.state.flags.set_arithmetic(flags);
+                return self.returned(core);
+            }
             EXIT_LINK => {
                 let number = words[word::EXIT] as usize;
                 self.pending = Some(number);
@@ -336,7 +418,25 @@ impl Jit {
             }
             _ => return stay.ended.unwrap_or(Ended::Retired),
         }
-        core.state.flags.set_arithmetic(core.tier[word::FLAGS]);
+        core.state.flags.set_arithmetic(flags);
+        Ended::Retired
+    }
+
+    /// Left by a return to an address that has no translation. If it cannot have one, the return is what faults.
+    #[cold]
+    fn returned(&self, core: &mut Core) -> Ended {
+        let site = self.sites.get(core.tier[word::RETURN] as usize);
+        if let (false, Some(site)) = (is_canonical(core.state.rip), site) {
+            let more = if site.op.code() == iced_x86::Code::Retnq_imm16 {
+                site.op.imm
+            } else {
+                0
+            };
+            let rsp = &mut core.state.gpr[RSP];
+            *rsp = rsp.wrapping_sub(8 + more);
+            core.state.rip = site.base.wrapping_add(u64::from(site.op.start));
+            return Ended::Stopped(Fault::GP0.into());
+        }
         Ended::Retired
     }
 }
@@ -402,7 +502,8 @@ impl Tier for Jit {
         self.revalidate(core, blocks, setting);
         let found = self.find(core, blocks, block, setting)?;
         self.link(&found);
-        self.jumps.remember(setting.user, found.linear, found.checked);
+        self.jumps
+            .remember(setting.user, found.linear, found.checked_aside);
         Some(self.run(&found, core, world, kick))
     }
 }
@@ -438,12 +539,18 @@ extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
         return 1;
     };
     core.state.gpr[usize::from(RIP_SLOT)] = site.base;
-    core.state.flags.set_arithmetic(core.tier[word::FLAGS]);
+    core.state
+        .flags
+        .set_arithmetic(from_aside(core.tier[word::ASIDE]));
     core.state.rip = site.base;
     let op = &site.op;
     let ended = match (op.run)(core, op, stay.world) {
         Ok(()) if !site.branches && core.attention == Attention::default() => {
-            core.tier[word::LAHF] = to_lahf(core.state.flags.arithmetic());
+            let words = &mut core.tier;
+            words[word::ASIDE] = to_aside(core.state.flags.arithmetic());
+            words[word::TABLE] = core.mmu.table_address();
+            words[word::STACK_TAG] = NO_STACK;
+            words[word::STACK_PAGE] = 0;
             return 0;
         }
         Ok(()) => {

@@ -1,8 +1,10 @@
 //! Instructions of the general registers and one memory operand.
 
-use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
-use crate::context::{FS_BASE, GS_BASE, home};
+use super::access::OffStack;
+use super::{Emitted, Level, NotHere, Spot, Touch, Translator, is_kept};
+use crate::context::{FS_BASE, GS_BASE, VALUE, home};
 use crate::emit::{R14, R15, Reg};
+use crate::flags::{Maker, scratch_of};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
 use ring3_host::native::StateClass;
 use ring3_x86_cpu::exec::native;
@@ -188,7 +190,7 @@ fn does_nothing(instr: &Instruction) -> bool {
 }
 
 impl Translator<'_> {
-    pub(super) fn plain(&mut self, n: usize, instr: &Instruction) -> Emitted {
+    pub(super) fn operation(&mut self, n: usize, instr: &Instruction) -> Emitted {
         if does_nothing(instr) {
             return Ok(());
         }
@@ -214,7 +216,7 @@ impl Translator<'_> {
 
     /// What the interpreter has the host do: the same, without the detour.
     fn host_step(&mut self, n: usize, instr: &Instruction) -> Emitted {
-        let info = native::step_info(self.source.core, &self.source.ops[n]).ok_or(NotHere)?;
+        let info = native::step_info(self.source.core, &self.source.trace.steps[n].op).ok_or(NotHere)?;
         let level = match info.class {
             StateClass::General => Level::None,
             StateClass::Sse => Level::Sse,
@@ -248,9 +250,7 @@ impl Translator<'_> {
 
     /// The instruction's bytes as they are.
     fn copy(&mut self, n: usize) {
-        let op = &self.source.ops[n];
-        let bytes = &self.source.code[usize::from(op.start)..usize::from(op.next)];
-        self.e.raw(bytes);
+        self.e.raw(self.source.trace.steps[n].bytes());
     }
 
     fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
@@ -259,7 +259,12 @@ impl Translator<'_> {
             if faults {
                 self.may_fault();
             }
+            let value = Maker::on_value(instr).filter(|_| self.flags_meet_lookup());
+            if value.is_some() {
+                self.e.store(VALUE, Reg(number(instr.op0_register()) as u8));
+            }
             self.copy(n);
+            self.maker = value.map(Maker::OnValue).or_else(|| Maker::of(instr));
             return Ok(());
         }
         if has_high_byte(instr) {
@@ -312,6 +317,7 @@ impl Translator<'_> {
             self.may_fault();
         }
         self.e.instruction(&instr)?;
+        self.maker = Maker::of(&instr).filter(|_| held.is_empty());
         for (guest, host) in &held {
             if written[*guest] {
                 self.e.store(home(Reg(*guest as u8)), *host);
@@ -344,14 +350,25 @@ impl Translator<'_> {
         if has_high_byte(instr) {
             return Err(NotHere);
         }
-        let spot = self.reach(size, touch, |t| t.address(instr))?;
+        let stack = self.off_stack(instr);
+        let spot = self.reach(size, touch, stack, |t| t.address(instr))?;
         let displaced = register_operands(instr).any(|reg| reg.is_gpr() && is_displaced(number(reg)));
+        if self.is_comparison(instr) {
+            return self.compare_value(instr, size, spot);
+        }
         let mut host = *instr;
+        let index = self.place_operand(&mut host, spot, displaced);
+        let scratch: &[Reg] = if index == Register::None { &[R14] } else { &[] };
+        self.substituted(host, scratch, true)
+    }
+
+    /// Puts the place of the access into the host's instruction; R14 is free if there is no index then.
+    fn place_operand(&mut self, host: &mut Instruction, spot: Spot, join: bool) -> Register {
         host.set_segment_prefix(Register::None);
         host.set_memory_index_scale(1);
         let (base, index, offset) = match spot {
             Spot::At(offset) => (Register::R15, Register::None, offset),
-            Spot::Sum if displaced => {
+            Spot::Sum if join => {
                 self.join();
                 (Register::R15, Register::None, 0)
             }
@@ -361,8 +378,61 @@ impl Translator<'_> {
         host.set_memory_index(index);
         host.set_memory_displacement64(i64::from(offset) as u64);
         host.set_memory_displ_size(u32::from(offset != 0));
-        let scratch: &[Reg] = if index == Register::None { &[R14] } else { &[] };
-        self.substituted(host, scratch, true)
+        index
+    }
+
+    /// Whether an instruction only compares memory with a constant or a register, and its flags will be in the way: then they
+    /// can be made again if the value is kept.
+    fn is_comparison(&self, instr: &Instruction) -> bool {
+        let other = match (instr.op0_kind(), instr.op1_kind()) {
+            (OpKind::Memory, OpKind::Register) => is_kept(instr.op1_register()),
+            (OpKind::Register, OpKind::Memory) => is_kept(instr.op0_register()),
+            (OpKind::Memory, _) => true,
+            _ => false,
+        };
+        other && matches!(instr.mnemonic(), Mnemonic::Cmp | Mnemonic::Test) && self.flags_meet_lookup()
+    }
+
+    /// A comparison of the value at that place, which is kept.
+    fn compare_value(&mut self, instr: &Instruction, size: usize, spot: Spot) -> Emitted {
+        let code = match size {
+            8 => Code::Mov_r64_rm64,
+            4 => Code::Mov_r32_rm32,
+            2 => Code::Movzx_r32_rm16,
+            _ => Code::Movzx_r32_rm8,
+        };
+        let to = if size == 8 { Register::R14 } else { Register::R14D };
+        let nowhere = MemoryOperand::with_base(Register::R15);
+        let mut load = Instruction::with2(code, to, nowhere)?;
+        self.place_operand(&mut load, spot, false);
+        self.may_fault();
+        self.e.instruction(&load)?;
+        self.e.store(VALUE, R14);
+        let mut compare = *instr;
+        compare.set_segment_prefix(Register::None);
+        let value = scratch_of(size);
+        if instr.op0_kind() == OpKind::Memory {
+            compare.set_op0_kind(OpKind::Register);
+            compare.set_op0_register(value);
+        } else {
+            compare.set_op1_kind(OpKind::Register);
+            compare.set_op1_register(value);
+        }
+        compare.set_memory_base(Register::None);
+        compare.set_memory_index(Register::None);
+        compare.set_memory_displacement64(0);
+        self.e.instruction(&compare)?;
+        self.maker = Some(Maker::OnValue(compare));
+        Ok(())
+    }
+
+    /// Where the memory operand is off RSP, if it is.
+    pub(super) fn off_stack(&self, instr: &Instruction) -> OffStack {
+        let plain = instr.memory_base() == Register::RSP
+            && instr.memory_index() == Register::None
+            && !matches!(instr.memory_segment(), Register::FS | Register::GS);
+        let displacement = i32::try_from(instr.memory_displacement64() as i64).ok();
+        OffStack(displacement.filter(|_| plain))
     }
 
     /// R15 = the linear address of the memory operand.
