@@ -6,6 +6,7 @@
 
 use crate::core::{Attention, Core};
 use crate::decode::{self, MAX_INSTRUCTION};
+use crate::mmu::{Fetched, Reach};
 use crate::op::Op;
 use crate::world::{Backing, World};
 use crate::{Fault, Step, Stop};
@@ -25,6 +26,8 @@ pub struct Block {
     /// The last operation sets RIP itself.
     pub branches: bool,
     start: u64,
+    /// No other block ever had it; [`DROPPED`] once the block is.
+    serial: u64,
     key: u8,
     /// The page that the block's only instruction runs into.
     second: Option<u64>,
@@ -48,11 +51,13 @@ impl Block {
     }
 }
 
-/// A remembered lookup of a block by linear address.
+/// A remembered lookup of a block by linear address. It holds during its epoch, which is that of the address space or that
+/// of global translations, and as long as its block is the one with this serial number.
 #[derive(Clone, Copy)]
 struct Jump {
     linear: u64,
-    epoch: u32,
+    epoch: u64,
+    serial: u64,
     block: u32,
     context: u8,
 }
@@ -72,15 +77,23 @@ pub struct Blocks {
     by_address: FxHashMap<(u64, u8), u32>,
     pages: FxHashMap<u64, CodePage>,
     jumps: Box<[Jump]>,
+    last_serial: u64,
     /// Counts the times that blocks were dropped.
     drops: u32,
+    /// The guest-physical pages whose blocks were, for a further tier; `None` if they are too many.
+    dropped: Option<Vec<u64>>,
     /// Counts the times that all blocks were.
     clears: u32,
 }
 
+const DROPPED: u64 = 0;
+/// Dropped pages that are told one by one.
+const MOST_DROPPED: usize = 64;
+
 const NO_JUMP: Jump = Jump {
     linear: u64::MAX,
     epoch: 0,
+    serial: DROPPED,
     block: 0,
     context: 0,
 };
@@ -93,7 +106,9 @@ impl Blocks {
             by_address: FxHashMap::default(),
             pages: FxHashMap::default(),
             jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            last_serial: 0,
             drops: 0,
+            dropped: Some(Vec::new()),
             clears: 0,
         }
     }
@@ -103,17 +118,31 @@ impl Blocks {
         &self.slab[index as usize]
     }
 
+    /// Where a lookup is remembered. Programs have much of their code at the same addresses: the epoch keeps those of
+    /// different address spaces apart. The kernel's is mostly the same in all.
     #[inline(always)]
-    fn jump_slot(linear: u64) -> usize {
-        (linear ^ linear >> 13) as usize & (JUMPS - 1)
+    fn jump_slot(core: &Core, linear: u64) -> usize {
+        let space = if core.mode.cpl == 3 {
+            core.epoch.wrapping_mul(0x9e5)
+        } else {
+            0
+        };
+        (linear ^ linear >> 13 ^ space) as usize & (JUMPS - 1)
     }
 
     /// The block at the current RIP, decoded now if need be.
     #[inline(always)]
     pub fn find(&mut self, core: &mut Core, world: &mut dyn World) -> Step<u32> {
         let linear = core.code_address();
-        let jump = &self.jumps[Self::jump_slot(linear)];
-        if jump.linear == linear && jump.epoch == core.epoch && jump.context == core.context {
+        let jump = &self.jumps[Self::jump_slot(core, linear)];
+        if jump.linear == linear
+            && jump.context == core.context
+            && (jump.epoch == core.epoch || jump.epoch == core.global_epoch)
+            && self
+                .slab
+                .get(jump.block as usize)
+                .is_some_and(|block| block.serial == jump.serial)
+        {
             return Ok(jump.block);
         }
         self.find_slow(core, world, linear)
@@ -122,14 +151,14 @@ impl Blocks {
     #[inline(never)]
     fn find_slow(&mut self, core: &mut Core, world: &mut dyn World, linear: u64) -> Step<u32> {
         core.check_target(core.state.rip)?;
-        let (gpa, _) = self.fetch(core, world, linear)?;
+        let (gpa, _, reach) = self.fetch(core, world, linear)?;
         let key = core.mode.key();
         let known = self.by_address.get(&(gpa.0, key)).copied();
         let block = match known {
             Some(block) => match self.get(block).second {
                 Some(second) => {
-                    let next = (linear & !0xfff).wrapping_add(4096);
-                    let (found, _) = self.fetch(core, world, next)?;
+                    let next = core.next_page(linear);
+                    let (found, ..) = self.fetch(core, world, next)?;
                     // Fetching may have found the page changed, and dropped the block.
                     if found.0 & !0xfff == second && self.by_address.get(&(gpa.0, key)) == Some(&block) {
                         block
@@ -141,28 +170,51 @@ impl Blocks {
             },
             None => self.decode(core, world, linear, gpa)?,
         };
-        // `epoch` may have moved on while pages were fetched; what was found is good as of now.
-        self.jumps[Self::jump_slot(linear)] = Jump {
-            linear,
-            epoch: core.epoch,
-            block,
-            context: core.context,
-        };
+        core.mmu.spaces.note_code(linear, reach);
+        let mut stamp = reach;
+        if self.get(block).crosses_page() {
+            let next = core.next_page(linear);
+            let (.., reach) = self.fetch(core, world, next)?;
+            core.mmu.spaces.note_code(next, reach);
+            if reach == Reach::Local {
+                stamp = Reach::Local;
+            }
+        }
+        let serial = self.get(block).serial;
+        // Unless the page was found changed only now.
+        if serial != DROPPED {
+            self.jumps[Self::jump_slot(core, linear)] = Jump {
+                linear,
+                epoch: core.mmu.spaces.epoch(stamp),
+                serial,
+                block,
+                context: core.context,
+            };
+        }
         Ok(block)
     }
 
     /// Translates an address that code is fetched from, and makes sure that what was decoded from its page is
     /// still there if the translation is new.
-    fn fetch(&mut self, core: &mut Core, world: &mut dyn World, linear: u64) -> Step<(GuestPhys, HostPage)> {
-        let known = core.has_fetch_entry(linear);
-        let (gpa, backing) = core.fetch_address(world, linear)?;
+    fn fetch(
+        &mut self,
+        core: &mut Core,
+        world: &mut dyn World,
+        linear: u64,
+    ) -> Step<(GuestPhys, HostPage, Reach)> {
+        let Fetched {
+            gpa,
+            backing,
+            reach,
+            fresh,
+        } = core.fetch_address(world, linear)?;
         let Backing::Ram { page, .. } = backing else {
             return Err(Stop::Unsupported);
         };
-        if !known {
+        if fresh {
             self.validate(gpa, page).map_err(|_| core.lost(gpa.0))?;
         }
-        Ok((gpa, page))
+        Ok((gpa, page, reach))
     }
 
     /// Drops the blocks of a page if its bytes are no longer those they were made from.
@@ -196,10 +248,25 @@ impl Blocks {
             }
             if !block.ops.is_empty() {
                 block.ops = Box::new([]);
+                block.serial = DROPPED;
                 self.free.push(index);
             }
         }
-        self.forget_jumps();
+        self.drops = self.drops.wrapping_add(1);
+        match &mut self.dropped {
+            Some(pages) if pages.len() < MOST_DROPPED => pages.push(gpa.0 & !0xfff),
+            _ => self.dropped = None,
+        }
+    }
+
+    /// The pages whose blocks were dropped since this was last asked; `None` if they are too many to tell.
+    pub fn take_dropped(&mut self) -> Option<Vec<u64>> {
+        self.dropped.replace(Vec::new())
+    }
+
+    /// The guest-physical page that a block begins in.
+    pub fn page_of(&self, block: u32) -> u64 {
+        self.get(block).start & !0xfff
     }
 
     /// Drops everything.
@@ -209,7 +276,8 @@ impl Blocks {
         self.by_address.clear();
         self.pages.clear();
         self.clears = self.clears.wrapping_add(1);
-        self.forget_jumps();
+        self.dropped = Some(Vec::new());
+        self.drops = self.drops.wrapping_add(1);
     }
 
     /// Changes whenever a remembered lookup may be of a block that is gone.
@@ -250,11 +318,6 @@ impl Blocks {
         self.by_address.get(&(start, block.key)).copied()
     }
 
-    fn forget_jumps(&mut self) {
-        self.drops = self.drops.wrapping_add(1);
-        self.jumps.fill(NO_JUMP);
-    }
-
     fn decode(&mut self, core: &mut Core, world: &mut dyn World, linear: u64, gpa: GuestPhys) -> Step<u32> {
         if self.slab.len() - self.free.len() >= MAX_BLOCKS {
             self.clear();
@@ -263,7 +326,7 @@ impl Blocks {
             core.resync();
         }
         let offset = (linear & 0xfff) as usize;
-        let (_, page) = self.fetch(core, world, linear)?;
+        let (_, page, _) = self.fetch(core, world, linear)?;
         let mut bytes = [0; 4096];
         loop {
             page.read(offset, &mut bytes[offset..])
@@ -295,6 +358,7 @@ impl Blocks {
                 len: len as u16,
                 branches,
                 start: gpa.0,
+                serial: self.next_serial(),
                 key: core.mode.key(),
                 second,
                 translated: Translated::default(),
@@ -303,8 +367,8 @@ impl Blocks {
             self.note_page(gpa.0 & !0xfff, index, page, line_mask(offset, in_page))
                 .map_err(|_| core.lost(gpa.0))?;
             if let Some(second) = second {
-                let next = (linear & !0xfff).wrapping_add(4096);
-                let (_, page) = self.fetch(core, world, next)?;
+                let next = core.next_page(linear);
+                let (_, page, _) = self.fetch(core, world, next)?;
                 let lines = line_mask(0, len - in_page);
                 self.note_page(second, index, page, lines)
                     .map_err(|_| core.lost(second))?;
@@ -339,9 +403,8 @@ impl Blocks {
         let mut second = None;
         let (_, short) = decode::instruction(&bytes[..had], rip, bits);
         if short && had < MAX_INSTRUCTION {
-            let next = (linear & !0xfff).wrapping_add(4096);
-            let next = if bits == 64 { next } else { next & 0xffff_ffff };
-            let (gpa, page) = self.fetch(core, world, next)?;
+            let next = core.next_page(linear);
+            let (gpa, page, _) = self.fetch(core, world, next)?;
             page.read(0, &mut bytes[had..had + MAX_INSTRUCTION])
                 .map_err(|_| core.lost(gpa.0))?;
             len = had + MAX_INSTRUCTION;
@@ -358,6 +421,11 @@ impl Blocks {
             second = None;
         }
         Ok((op, size, decode::sets_rip(&instr), second))
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
     }
 
     fn insert(&mut self, block: Block) -> u32 {

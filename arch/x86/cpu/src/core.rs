@@ -85,8 +85,12 @@ pub struct Core {
     pub debug_status: u64,
     /// The guest-physical page the host could not reach.
     pub lost_memory: GuestPhys,
-    /// Changes whenever a cached lookup of a block by RIP may no longer hold.
-    pub epoch: u32,
+    /// Stamps remembered lookups of code by linear address: what was remembered under another number may no longer
+    /// hold. Each address space has its own, and numbers never come again.
+    pub epoch: u64,
+    /// The like for code in pages that all address spaces share; see [`Core::is_global_code`]. Whenever it changes, so
+    /// does `epoch`, of every address space.
+    pub global_epoch: u64,
     /// Pages whose translations must go (guest-physical page addresses); emptied by the run loop.
     pub stale_code: Vec<GuestPhys>,
     /// Host thunks of the operations that the host executes; [`crate::op::Op::imm`] indexes them.
@@ -118,7 +122,8 @@ impl Core {
             fault_address: 0,
             debug_status: 0,
             lost_memory: GuestPhys(0),
-            epoch: 1,
+            epoch: 0,
+            global_epoch: 0,
             stale_code: Vec::new(),
             native: Vec::new(),
             indexed: Vec::new(),
@@ -126,6 +131,7 @@ impl Core {
             instructions: 0,
             tier: [0; TIER_WORDS],
         };
+        core.flush_tlb();
         core.refresh();
         core
     }
@@ -167,19 +173,6 @@ impl Core {
         let checked = user && ac && state.cr0 & CR0_AM != 0;
         let open = !user && (ac || state.cr4 & CR4_SMAP == 0);
         self.mmu.select(user, open, checked);
-    }
-
-    /// Makes the run loop look up the next block anew, after this operation.
-    #[inline]
-    pub fn resync(&mut self) {
-        self.epoch = self.epoch.wrapping_add(1);
-        self.attention.0 |= Attention::RESYNC;
-    }
-
-    /// The guest changed its address space: cached translations of the current space are void.
-    pub fn flush_tlb(&mut self) {
-        self.mmu.flush_all();
-        self.resync();
     }
 }
 

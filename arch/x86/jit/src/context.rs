@@ -134,8 +134,6 @@ fn no_jump(index: usize) -> JumpEntry {
 /// Where translations are, by linear address: one cache for supervisor code and one for user code.
 pub struct Jumps {
     caches: [Box<[JumpEntry]>; 2],
-    /// The entries of both caches that may be filled.
-    filled: Vec<(bool, u16)>,
 }
 
 impl Jumps {
@@ -143,7 +141,6 @@ impl Jumps {
         let empty = || (0..JUMPS).map(no_jump).collect();
         Jumps {
             caches: [empty(), empty()],
-            filled: Vec::new(),
         }
     }
 
@@ -152,20 +149,33 @@ impl Jumps {
         self.caches[usize::from(user)].as_ptr() as u64
     }
 
-    /// Enters where the translation of an address is, for code of that privilege.
-    pub fn remember(&mut self, user: bool, linear: u64, code: u64) {
-        let index = jump_index(linear);
-        let slot = &mut self.caches[usize::from(user)][index];
-        if slot.code == 0 {
-            self.filled.push((user, index as u16));
-        }
-        *slot = JumpEntry { linear, code };
+    /// The code of an address, if it is known.
+    #[inline(always)]
+    pub fn find(&self, user: bool, linear: u64) -> Option<u64> {
+        let entry = &self.caches[usize::from(user)][jump_index(linear)];
+        (entry.linear == linear && entry.code != 0).then_some(entry.code)
     }
 
-    pub fn forget(&mut self) {
-        for (user, index) in self.filled.drain(..) {
-            let index = usize::from(index) & (JUMPS - 1);
-            self.caches[usize::from(user)][index] = no_jump(index);
+    /// Enters where the translation of an address is, for code of that privilege.
+    #[inline(always)]
+    pub fn remember(&mut self, user: bool, linear: u64, code: u64) {
+        self.caches[usize::from(user)][jump_index(linear)] = JumpEntry { linear, code };
+    }
+
+    /// Undoes that, if nothing else was entered in its place.
+    pub fn forget(&mut self, user: bool, linear: u64, code: u64) {
+        let index = jump_index(linear);
+        let slot = &mut self.caches[usize::from(user)][index];
+        if slot.linear == linear && slot.code == code {
+            *slot = no_jump(index);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        for cache in &mut self.caches {
+            for (index, slot) in cache.iter_mut().enumerate() {
+                *slot = no_jump(index);
+            }
         }
     }
 }
@@ -186,9 +196,12 @@ mod tests {
         let mut jumps = Jumps::new();
         for user in [false, true] {
             jumps.remember(user, 0x40_1000, 7);
+            assert_eq!(jumps.find(user, 0x40_1000), Some(7));
+            jumps.forget(user, 0x40_1000, 8);
+            assert_eq!(jumps.find(user, 0x40_1000), Some(7));
+            jumps.forget(user, 0x40_1000, 7);
+            assert_eq!(jumps.find(user, 0x40_1000), None);
         }
-        jumps.forget();
-        assert!(jumps.caches.iter().flatten().all(|entry| entry.code == 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Nothing is shared across a call: what the callee does to translations is not known. What a loop does not change is looked up
 //! before its second copy.
 
+use crate::callout::Kind;
 use crate::trace::{End, Step, Trace};
 use crate::translate::Touch;
 use iced_x86::{
@@ -104,6 +105,9 @@ fn changed(steps: &[Step], info: &mut InstructionInfoFactory) -> [bool; 16] {
     };
     let mut stack = false;
     for step in steps {
+        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
+            versions.bump_all(|_| true);
+        }
         stack |= moves_stack(&step.instr).is_some();
         versions.step(&step.instr, info);
     }
@@ -122,6 +126,9 @@ pub fn plan(trace: &Trace, info: &mut InstructionInfoFactory) -> (Vec<Group>, Ve
         if trace.end == End::Loop(n) {
             let changed = changed(&steps[n..], info);
             versions.bump_all(|register| changed[register]);
+        }
+        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
+            versions.bump_all(|_| true);
         }
         if let Some(access) = access(&step.instr, info) {
             let delta = if access.base == RSP { versions.moved } else { 0 };

@@ -13,30 +13,29 @@
 //! Not supported, and left to the interpreter: code that is not 64-bit, blocks whose only instruction crosses a page. x87 and
 //! MMX instructions are callouts.
 
+mod callout;
 mod context;
 mod emit;
 mod fault;
 mod flags;
 mod groups;
+mod links;
 mod memory;
 mod stubs;
 mod trace;
 mod translate;
 
-use crate::context::{
-    EXIT_ENDED, EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, NO_STACK, from_aside, to_aside, word,
-};
+use crate::callout::{Site, Stay};
+use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, NO_STACK, from_aside, to_aside, word};
+use crate::links::{Link, Links, PageKey, Translation};
 use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
 use ring3_x86_cpu::block::Blocks;
-use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::mmu::access::is_canonical;
-use ring3_x86_cpu::op::Op;
-use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RIP_SLOT, RSP};
+use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RSP};
 use ring3_x86_cpu::{Core, Ended, Fault, Tier, World};
 use std::sync::atomic::AtomicU32;
-use translate::exits::Through;
-use translate::{Level, Source, Wants};
+use translate::{Level, Source};
 
 /// How often a block is interpreted before it is translated.
 const THRESHOLD: u32 = 12;
@@ -46,23 +45,16 @@ const NEVER: u32 = u32::MAX;
 /// Translations of a block that are remembered: one for each address it is executed at, in each setting.
 const MOST_ENTRIES: usize = 8;
 
-/// A callout: the operation, where its block runs, and whether it sets RIP.
-pub(crate) struct Site {
-    op: Op,
-    base: u64,
-    branches: bool,
-}
-
 /// What a translation takes for granted. Jumps lead only to translations of the same setting.
-#[derive(Clone, Copy, PartialEq)]
-struct Setting {
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Setting {
     user: bool,
     level: Level,
 }
 
 impl Setting {
-    #[inline]
-    fn of(core: &Core) -> Setting {
+    #[inline(always)]
+    pub fn of(core: &Core) -> Setting {
         let state = &core.state;
         let enabled = |components: u64| state.cr4 & CR4_OSXSAVE != 0 && state.xcr0 & components == components;
         let level = if state.cr0 & (CR0_EM | CR0_TS) != 0 || state.cr4 & CR4_OSFXSR == 0 {
@@ -81,59 +73,6 @@ impl Setting {
     }
 }
 
-/// A jump to another translation.
-struct Link {
-    through: Through,
-    /// The number of the translation's first word.
-    word: usize,
-    target: u64,
-    backward: bool,
-    host: bool,
-    aside: bool,
-    setting: Setting,
-}
-
-/// Where a trace's translation is, for one linear address.
-#[derive(Clone, Copy)]
-struct Translation {
-    linear: u64,
-    setting: Setting,
-    wants: Wants,
-    host: u64,
-    aside: u64,
-    checked_host: u64,
-    checked_aside: u64,
-}
-
-impl Translation {
-    /// Where a jump enters it.
-    fn entry(&self, link: &Link) -> u64 {
-        let by_host = link.host && (!link.aside || self.wants == Wants::Host);
-        match (by_host, link.backward) {
-            (true, false) => self.host,
-            (true, true) => self.checked_host,
-            (false, false) => self.aside,
-            (false, true) => self.checked_aside,
-        }
-    }
-}
-
-/// What a stay in translated code needs besides the core.
-struct Stay<'a> {
-    world: &'a mut dyn World,
-    sites: &'a [Site],
-    /// How an operation that was called ended the stay, if one did.
-    ended: Option<Ended>,
-}
-
-/// What caches were filled by.
-#[derive(Clone, Copy, PartialEq)]
-struct Validity {
-    epoch: u32,
-    drops: u32,
-    level: Level,
-}
-
 /// One vCPU's translations.
 pub struct Jit {
     jumps: Jumps,
@@ -143,17 +82,13 @@ pub struct Jit {
     first: u64,
     translations: Vec<Translation>,
     sites: Vec<Site>,
-    links: Vec<Link>,
-    /// Words that lead to translations, with what they held before.
-    led: Vec<(usize, u64)>,
-    /// The first values of all words.
-    words: Vec<u64>,
+    links: Links,
     shadow: ShadowStack,
     faults: fault::Table,
-    valid: Validity,
+    /// What the translations' jumps were made for.
+    level: Level,
+    drops: u32,
     clears: u32,
-    /// The link by which translated code was left.
-    pending: Option<usize>,
     /// How often a block is interpreted before it is translated.
     threshold: u32,
     counting: Counting,
@@ -166,7 +101,7 @@ impl Jit {
             return None;
         }
         let mut memory = CodeMemory::new().ok()?;
-        let (stubs, code) = stubs::write(memory.next(), callout as *const () as u64).ok()?;
+        let (stubs, code) = stubs::write(memory.next(), callout::callout as *const () as u64).ok()?;
         memory.add(&code)?;
         let mut shadow = ShadowStack::new().ok()?;
         shadow.set_bottom(stubs.return_below);
@@ -178,18 +113,12 @@ impl Jit {
             stubs,
             translations: Vec::new(),
             sites: Vec::new(),
-            links: Vec::new(),
-            led: Vec::new(),
-            words: Vec::new(),
+            links: Links::default(),
             shadow,
             faults,
-            valid: Validity {
-                epoch: 0,
-                drops: 0,
-                level: Level::None,
-            },
+            level: Level::None,
+            drops: 0,
             clears: 0,
-            pending: None,
             threshold: THRESHOLD,
             counting: Counting::No,
         })
@@ -217,38 +146,34 @@ impl Jit {
         self.translations.clear();
         self.sites.clear();
         self.links.clear();
-        self.led.clear();
-        self.words.clear();
         self.faults.clear();
-        self.jumps.forget();
-        self.pending = None;
-    }
-
-    /// Forgets what leads from page to page.
-    fn unlink(&mut self) {
-        self.jumps.forget();
-        for (word, first) in self.led.drain(..) {
-            self.memory.set_word(word, first);
-        }
-        self.pending = None;
+        self.jumps.clear();
     }
 
     /// Makes sure that what is remembered still holds.
-    #[inline]
-    fn revalidate(&mut self, core: &Core, blocks: &Blocks, setting: Setting) {
+    #[inline(always)]
+    fn revalidate(&mut self, core: &Core, blocks: &mut Blocks, setting: Setting) {
+        if self.drops != blocks.drops() || self.level != setting.level {
+            self.revalidate_all(blocks, setting);
+        }
+        self.links.follow(core, &mut self.jumps, &mut self.memory);
+    }
+
+    #[cold]
+    fn revalidate_all(&mut self, blocks: &mut Blocks, setting: Setting) {
+        self.drops = blocks.drops();
+        let dropped = blocks.take_dropped();
         if self.clears != blocks.clears() {
             self.clears = blocks.clears();
             self.flush();
+        } else if let (Some(pages), true) = (dropped, self.level == setting.level) {
+            for physical in pages {
+                self.links.drop_page(physical, &mut self.jumps, &mut self.memory);
+            }
+        } else {
+            self.links.forget_all(&mut self.jumps, &mut self.memory);
         }
-        let now = Validity {
-            epoch: core.epoch,
-            drops: blocks.drops(),
-            level: setting.level,
-        };
-        if self.valid != now {
-            self.valid = now;
-            self.unlink();
-        }
+        self.level = setting.level;
     }
 
     /// The translation of a block, made now if it is time.
@@ -316,8 +241,7 @@ impl Jit {
         for (n, first) in made.words.iter().enumerate() {
             self.memory.set_word(first_word + n, *first);
         }
-        self.words.extend(made.words);
-        self.links.extend(made.links.into_iter().map(|link| Link {
+        let links = made.links.into_iter().map(|link| Link {
             through: link.through,
             word: first_word,
             target: link.target,
@@ -325,7 +249,8 @@ impl Jit {
             host: link.host,
             aside: link.aside,
             setting,
-        }));
+        });
+        self.links.add(links, made.words);
         self.sites.extend(made.sites);
         let start = self.memory.start();
         for (from, to) in made.faults {
@@ -334,12 +259,18 @@ impl Jit {
         let translation = Translation {
             linear,
             setting,
+            page: self.links.page(PageKey {
+                linear: linear >> 12,
+                physical: blocks.page_of(index),
+                setting,
+            }),
             wants: made.entries.wants,
             host: made.entries.host,
             aside: made.entries.aside,
             checked_host: made.entries.checked_host,
             checked_aside: made.entries.checked_aside,
         };
+        self.links.add_entry(&translation);
         self.translations.push(translation);
         let number = self.translations.len() as u32 - 1;
         let entries = &mut blocks.get_mut(index).translated.entries;
@@ -350,32 +281,15 @@ impl Jit {
         Some(translation)
     }
 
-    /// Makes the jump by which translated code was left a direct one, if it leads here.
-    fn link(&mut self, to: &Translation) {
-        let Some(link) = self.pending.take().and_then(|n| self.links.get(n)) else {
-            return;
-        };
-        if link.target != to.linear || link.setting != to.setting {
-            return;
-        }
-        let target = to.entry(link);
-        match link.through {
-            Through::Distance(site) => self.memory.patch(site, target),
-            Through::Word(n) => {
-                let word = link.word + n;
-                if let Some(first) = self.words.get(word) {
-                    self.led.push((word, *first));
-                    self.memory.set_word(word, target);
-                }
-            }
-        }
-    }
-
     /// Runs a translation and what follows.
     fn run(&mut self, from: &Translation, core: &mut Core, world: &mut dyn World, kick: &AtomicU32) -> Ended {
         let mut stay = Stay {
             world,
             sites: &self.sites,
+            jumps: &self.jumps,
+            kick,
+            setting: from.setting,
+            epochs: (core.epoch, core.global_epoch),
             ended: None,
         };
         let words = &mut core.tier;
@@ -413,8 +327,8 @@ impl Jit {
             }
             EXIT_LINK => {
                 let number = words[word::EXIT] as usize;
-                self.pending = Some(number);
-                core.state.rip = self.links.get(number).map_or(core.state.rip, |link| link.target);
+                self.links.pending = Some(number);
+                core.state.rip = self.links.target(number).unwrap_or(core.state.rip);
             }
             _ => return stay.ended.unwrap_or(Ended::Retired),
         }
@@ -501,9 +415,7 @@ impl Tier for Jit {
         let setting = Setting::of(core);
         self.revalidate(core, blocks, setting);
         let found = self.find(core, blocks, block, setting)?;
-        self.link(&found);
-        self.jumps
-            .remember(setting.user, found.linear, found.checked_aside);
+        self.links.enter(core, &found, &mut self.jumps, &mut self.memory);
         Some(self.run(&found, core, world, kick))
     }
 }
@@ -524,47 +436,4 @@ fn host_suffices() -> bool {
 fn fsgsbase_enabled() -> bool {
     const HWCAP2_FSGSBASE: usize = 2;
     rustix::param::linux_hwcap().1 & HWCAP2_FSGSBASE != 0
-}
-
-/// Executes the operation of a site as the interpreter does. Not zero if translated code is to be left.
-extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
-    // SAFETY: translated code calls this with the core that `Jit::run` entered it with, whose word is that stay.
-    let (core, stay) = unsafe {
-        let core = &mut *core;
-        let stay = &mut *(core.tier[word::STAY] as *mut Stay<'_>);
-        (core, stay)
-    };
-    let Some(site) = stay.sites.get(site as usize) else {
-        core.tier[word::EXIT_KIND] = EXIT_ENDED;
-        return 1;
-    };
-    core.state.gpr[usize::from(RIP_SLOT)] = site.base;
-    core.state
-        .flags
-        .set_arithmetic(from_aside(core.tier[word::ASIDE]));
-    core.state.rip = site.base;
-    let op = &site.op;
-    let ended = match (op.run)(core, op, stay.world) {
-        Ok(()) if !site.branches && core.attention == Attention::default() => {
-            let words = &mut core.tier;
-            words[word::ASIDE] = to_aside(core.state.flags.arithmetic());
-            words[word::TABLE] = core.mmu.table_address();
-            words[word::STACK_TAG] = NO_STACK;
-            words[word::STACK_PAGE] = 0;
-            return 0;
-        }
-        Ok(()) => {
-            if !site.branches {
-                core.state.rip = site.base.wrapping_add(u64::from(op.next));
-            }
-            Ended::Retired
-        }
-        Err(stop) => {
-            core.state.rip = site.base.wrapping_add(u64::from(op.start));
-            Ended::Stopped(stop)
-        }
-    };
-    core.tier[word::EXIT_KIND] = EXIT_ENDED;
-    stay.ended = Some(ended);
-    1
 }

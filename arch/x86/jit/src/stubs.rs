@@ -182,6 +182,13 @@ fn write_callout(e: &mut Emitter, handler: u64, save_vector: At, leave: At) {
     load(e);
     e.ret();
     e.bind(out);
+    // cmp eax, imm8
+    e.raw(&[0x83, 0xf8, crate::callout::GO_TO as u8]);
+    let elsewhere = e.jump_if(NE);
+    e.load(RSP, SHADOW_TOP);
+    load(e);
+    e.jump_through(ENTRY);
+    e.bind(elsewhere);
     e.jump_to(leave);
 }
 

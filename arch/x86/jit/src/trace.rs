@@ -1,12 +1,13 @@
 //! What is translated as one piece: blocks that follow each other within a page, along the way that was taken most often
 //! while they were interpreted.
 //!
-//! A trace goes on behind calls (the callee returns there) and through jumps; the other way of a conditional jump leaves it. If it
+//! A trace goes on behind calls (the callee returns there), behind what only the interpreter can do, and through jumps; the other way of a conditional jump leaves it. If it
 //! comes back to its beginning, it holds the loop twice: the first time for what every round shares, the second time
 //! to stay in.
 
+use crate::callout::Kind;
 use crate::flags;
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use ring3_x86_cpu::block::{Block, Blocks};
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::{Core, decode};
@@ -41,6 +42,24 @@ pub struct Step {
 impl Step {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.instr.len().min(decode::MAX_INSTRUCTION)]
+    }
+
+    /// What its operation can do to what follows it.
+    pub fn kind(&self) -> Kind {
+        if decode::sets_rip(&self.instr) {
+            Kind::Branches
+        } else if self.may_shadow() {
+            Kind::MayShadow
+        } else if decode::ends_block(&self.instr) {
+            Kind::Changes
+        } else {
+            Kind::Plain
+        }
+    }
+
+    /// Whether interrupts may be held back for one instruction behind it.
+    pub fn may_shadow(&self) -> bool {
+        self.instr.mnemonic() == Mnemonic::Sti
     }
 }
 
@@ -109,8 +128,11 @@ impl Collector<'_> {
             }
             let follows = self.follows(next);
             let Some(found) = follows.filter(|_| self.has_room() && !self.heads.contains(&next)) else {
-                // A conditional jump's way out is the same as any other.
-                return End::To(next);
+                return if self.steps.last().is_some_and(Step::may_shadow) {
+                    End::Leave(next)
+                } else {
+                    End::To(next)
+                };
             };
             self.heads.push(next);
             (index, linear) = (found, next);
@@ -131,7 +153,7 @@ impl Collector<'_> {
         let mut end = None;
         for op in &block.ops {
             let instr = decoder.decode();
-            if instr.is_invalid() || !self.core.features.include(&instr) || is_interpreters(&instr) {
+            if instr.is_invalid() || !self.core.features.include(&instr) {
                 end = Some(End::Leave(linear.wrapping_add(u64::from(op.start))));
                 break;
             }
@@ -158,6 +180,9 @@ impl Collector<'_> {
     /// Where the trace goes on after its last instruction, if that says so.
     fn onward(&self) -> Option<(Way, u64)> {
         let instr = &self.steps.last()?.instr;
+        if decode::sets_rip(instr) && !flags::is_near_branch(instr) {
+            return None;
+        }
         match instr.flow_control() {
             FlowControl::UnconditionalBranch => Some((Way::Taken, instr.near_branch64())),
             FlowControl::IndirectBranch | FlowControl::Return => None,
@@ -195,20 +220,6 @@ impl Collector<'_> {
             Some(heat) => heat,
         }
     }
-}
-
-/// Whether an instruction ends blocks for another reason than that it is a near branch.
-fn is_interpreters(instr: &Instruction) -> bool {
-    let branch = matches!(
-        instr.flow_control(),
-        FlowControl::UnconditionalBranch
-            | FlowControl::IndirectBranch
-            | FlowControl::ConditionalBranch
-            | FlowControl::Return
-            | FlowControl::Call
-            | FlowControl::IndirectCall
-    );
-    decode::ends_block(instr) && !(branch && flags::is_near_branch(instr))
 }
 
 #[cfg(test)]

@@ -17,16 +17,18 @@ pub mod exits;
 mod flow;
 mod operand;
 
+use crate::Counting;
+use crate::callout::{Kind, Site};
 use crate::context::{COUNT, KICK, NEED_VECTOR};
 use crate::emit::{At, Emitter, Forward, NE, R13, R14, R15, RCX, Reg};
 use crate::flags::{Maker, Places, Scratch, Use};
 use crate::groups::{self, Group, Member};
 use crate::stubs::{self, Stubs};
 use crate::trace::{End, Trace, Way};
-use crate::{Counting, Site};
 use exits::{Links, Slow};
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
-use ring3_x86_cpu::{Core, decode};
+use ring3_x86_cpu::Core;
+use std::mem::offset_of;
 
 /// Why an instruction is not translated: a callout does it.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ pub struct Source<'a> {
 }
 
 /// Which vector instructions the guest has enabled; each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     None,
     Sse,
@@ -172,7 +174,8 @@ pub(crate) struct Translator<'a> {
     groups: Vec<Group>,
     /// Which groups' places in the host are known.
     known: [bool; groups::MOST],
-    /// The part that the instruction being translated has in a group, and whether it finds out that place for the others.
+    /// The part that the instruction being translated has in a group, and whether what follows relies on what only its fast way
+    /// leaves: the group's place, or a value.
     member: Option<Member>,
     leads: bool,
     /// Where the loop is entered again.
@@ -248,7 +251,15 @@ impl Translator<'_> {
                 self.e.store(COUNT, R14);
             }
             self.member = members[n];
+            let shadowed = n > 0 && steps[n - 1].may_shadow();
+            let branches = step.kind() == Kind::Branches;
+            if shadowed && branches {
+                self.end_shadow();
+            }
             self.instruction(n).ok()?;
+            if shadowed && !branches {
+                self.end_shadow();
+            }
         }
         self.end().ok()?;
         std::mem::swap(&mut self.e, &mut self.other);
@@ -360,6 +371,15 @@ impl Translator<'_> {
             vector: self.vector,
         });
         Ok(())
+    }
+
+    /// The instruction behind an STI is done: interrupts are no longer held back.
+    fn end_shadow(&mut self) {
+        let shadow = offset_of!(Core, state.interruptibility.sti_shadow);
+        // mov byte ptr gs:[shadow], 0
+        self.e.raw(&[0x65, 0xc6, 0x04, 0x25]);
+        self.e.raw(&(shadow as u32).to_le_bytes());
+        self.e.raw(&[0]);
     }
 
     /// Back to where the second copy begins, with what is true there.
@@ -512,6 +532,9 @@ impl Translator<'_> {
             let site = self.site(n);
             self.callout(site)?;
             self.vector = Vector::Anywhere;
+            if self.source.trace.steps[n].kind() != Kind::Plain {
+                self.known = [false; groups::MOST];
+            }
             return Ok(Done::Called);
         }
         let trouble = std::mem::take(&mut self.trouble);
@@ -552,7 +575,7 @@ impl Translator<'_> {
         self.sites.push(Site {
             op: step.op,
             base: step.block,
-            branches: decode::sets_rip(&step.instr),
+            kind: step.kind(),
         });
         self.source.first_site + self.sites.len() as u32 - 1
     }

@@ -6,7 +6,8 @@
 use crate::core::Attention;
 use crate::exec::descriptor::{Busy, Descriptor, is_null, kind, rpl, selector_error};
 use crate::exec::frame::Frame;
-use crate::state::{CR0_TS, CR4_PAE, CR4_PCIDE, CS, DR6_BT, DS, ES, FS, GS, SS, Segment, flags};
+use crate::mmu::Cached;
+use crate::state::{CR0_TS, CR4_PAE, CS, DR6_BT, DS, ES, FS, GS, SS, Segment, flags};
 use crate::{Core, Fault, Step, Stop, World};
 
 /// What switches tasks.
@@ -279,12 +280,7 @@ impl Core {
 
     fn load_task_cr3(&mut self, world: &mut dyn World, cr3: u64) -> Step {
         self.state.cr3 = cr3;
-        let pcid = if self.state.cr4 & CR4_PCIDE != 0 {
-            (cr3 & 0xfff) as u16
-        } else {
-            0
-        };
-        self.mmu.switch(pcid, false);
+        self.switch_space(Cached::Void);
         if self.state.cr4 & CR4_PAE != 0 {
             self.load_pdptrs(world)
         } else {

@@ -1,6 +1,6 @@
 //! Loads, stores and read-modify-writes of guest memory, as operations make them.
 
-use super::{Class, tlb::Kinds};
+use super::Class;
 use crate::op::{Op, OpFlags, Width};
 use crate::state::{CR4_SMAP, DR7_ENABLES, FS, SS};
 use crate::world::{Access, Backing, Posted, World};
@@ -21,14 +21,8 @@ pub enum Privilege {
 /// A pseudo segment for accesses whose faults are never #SS: descriptor tables, the TSS.
 pub const NO_SEGMENT: u8 = FS as u8;
 
-/// One page's part of an access, translated.
-#[derive(Clone, Copy)]
-struct Part {
-    gpa: GuestPhys,
-    backing: Backing,
-}
-
 impl Core {
+    #[inline]
     fn privilege(&self) -> Privilege {
         match self.mmu.class() {
             Class::User => Privilege::User,
@@ -346,7 +340,7 @@ impl Core {
         Ok(())
     }
 
-    fn next_page(&self, linear: u64) -> u64 {
+    pub(crate) fn next_page(&self, linear: u64) -> u64 {
         let next = (linear & !0xfff).wrapping_add(4096);
         if self.mode.long { next } else { next & 0xffff_ffff }
     }
@@ -419,98 +413,6 @@ impl Core {
         if !direct && world.code_written(gpa, len) {
             self.drop_code(gpa);
         }
-    }
-
-    /// Translates one page's part of an access and enters it in the TLB where that is allowed.
-    fn part(
-        &mut self,
-        world: &mut dyn World,
-        linear: u64,
-        access: Access,
-        privilege: Privilege,
-    ) -> Step<Part> {
-        let class = match privilege {
-            Privilege::User => Class::User,
-            Privilege::Supervisor => Class::Supervisor,
-            Privilege::Open => Class::Open,
-        };
-        let tag = linear & !0xfff;
-        let table = self.mmu.table_ref(class);
-        let entry = *table.entry(linear);
-        let hit = match access {
-            Access::Read => entry.read,
-            Access::Write => entry.write,
-            Access::Execute => entry.execute,
-        };
-        if hit == tag {
-            let gpa = GuestPhys(table.gpa(linear).0 | linear & 0xfff);
-            return Ok(Part {
-                gpa,
-                backing: Backing::Ram {
-                    page: entry.page,
-                    direct: true,
-                },
-            });
-        }
-        let translation = self.walk(world, linear, access, privilege)?;
-        let backing = world.page(translation.gpa, access);
-        if let Backing::Ram { page, direct: true } = backing
-            && !self.is_watched(tag)
-        {
-            if translation.page_size > 4096 {
-                self.mmu.note_large(linear, translation.page_size);
-            }
-            let kinds = Kinds {
-                read: access != Access::Execute,
-                write: access == Access::Write,
-                execute: access == Access::Execute,
-            };
-            self.mmu.table(class).fill(linear, translation.gpa, page, kinds);
-        }
-        Ok(Part {
-            gpa: translation.gpa,
-            backing,
-        })
-    }
-
-    /// The guest-physical address that instructions at `linear` are fetched from.
-    pub(crate) fn fetch_address(&mut self, world: &mut dyn World, linear: u64) -> Step<(GuestPhys, Backing)> {
-        let privilege = if self.mode.cpl == 3 {
-            Privilege::User
-        } else {
-            Privilege::Supervisor
-        };
-        let part = self.part(world, linear, Access::Execute, privilege)?;
-        Ok((part.gpa, part.backing))
-    }
-
-    /// Whether the translation of an instruction fetch at `linear` is in the TLB.
-    pub(crate) fn has_fetch_entry(&self, linear: u64) -> bool {
-        let class = if self.mode.cpl == 3 {
-            Class::User
-        } else {
-            Class::Supervisor
-        };
-        self.mmu.table_ref(class).entry(linear).execute == linear & !0xfff
-    }
-
-    /// Translates for KVM_TRANSLATE and debuggers: reads the page tables as they are, without a trace.
-    pub fn translate(&mut self, world: &mut dyn World, linear: u64) -> Option<GuestPhys> {
-        let fault_address = self.fault_address;
-        let found = self.walk(world, linear, Access::Read, Privilege::Open).ok();
-        self.fault_address = fault_address;
-        found.map(|translation| translation.gpa)
-    }
-
-    /// Whether a data breakpoint lies in this page, so that accesses must not bypass [`Core::watch`].
-    fn is_watched(&self, page: u64) -> bool {
-        let (addresses, control) = self.debug_registers();
-        control & DR7_ENABLES != 0
-            && (0..4).any(|n| {
-                control >> (2 * n) & 3 != 0
-                    && control >> (16 + 4 * n) & 3 != 0
-                    && addresses[n] & !0xfff == page
-            })
     }
 
     /// The debug registers in force: the client's, or the guest's own.

@@ -1,6 +1,8 @@
 //! Guest memory as instructions reach it: linear address -> (TLB, or page walk) -> host page.
 //!
-//! `tlb` holds translations, `walk` reads the guest's page tables, `access` is what operations call.
+//! `tlb` holds translations and is all that translated code knows; `second` holds more of them, `walk` reads the guest's
+//! page tables, helped by `upper`; `fill` brings a translation from there to the tables. `access` is what operations
+//! call. `spaces` knows the address spaces, `invalidate` is what voids translations and remembered lookups of code.
 //!
 //! One set of tables belongs to each recently used PCID, one table in a set to each class of access, so that a
 //! change of address space or privilege is a change of index. A table entry that may not be used directly for
@@ -8,14 +10,28 @@
 //! not match for it.
 
 pub mod access;
+mod fill;
+mod invalidate;
+mod large;
+mod pages;
+mod rights;
+mod second;
+mod spaces;
 pub mod tlb;
+mod upper;
 pub mod walk;
 
 pub use access::Privilege;
+pub(crate) use fill::Fetched;
+pub(crate) use invalidate::Cached;
+pub(crate) use spaces::Reach;
 pub use tlb::{Entry, Table};
 
 use ring3_host::addr::GuestPhys;
+use second::Second;
+use spaces::Spaces;
 use tlb::{CLASSES, SLOTS};
+use upper::Upper;
 
 /// Index of a table class. `Checked` is never filled: every access takes the slow path, which checks alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,32 +45,38 @@ pub enum Class {
     Checked = 3,
 }
 
+impl Class {
+    #[inline]
+    fn of(privilege: Privilege) -> Class {
+        match privilege {
+            Privilege::User => Class::User,
+            Privilege::Supervisor => Class::Supervisor,
+            Privilege::Open => Class::Open,
+        }
+    }
+}
+
 pub struct Mmu {
     tables: [Box<Table>; SLOTS * CLASSES],
-    /// PCID that each slot belongs to, or `None`.
-    owners: [Option<u16>; SLOTS],
-    slot: usize,
-    next_victim: usize,
+    pub(crate) spaces: Spaces,
+    /// The table of ordinary accesses.
     current: usize,
     class: Class,
-    /// Spans of linear addresses, low and high half, in which a large page was entered as 4 KiB pieces.
-    large: [Option<(u64, u64)>; 2],
+    second: Second,
+    upper: Upper,
     /// Guest-physical pages known to be plain readable memory, for the page walk.
     pub(crate) walk_cache: Box<tlb::PhysCache>,
 }
 
 impl Mmu {
     pub fn new() -> Mmu {
-        let mut owners = [None; SLOTS];
-        owners[0] = Some(0);
         Mmu {
             tables: std::array::from_fn(|_| Table::empty()),
-            owners,
-            slot: 0,
-            next_victim: 1,
+            spaces: Spaces::new(),
             current: Class::Supervisor as usize,
             class: Class::Supervisor,
-            large: [None; 2],
+            second: Second::new(),
+            upper: Upper::new(),
             walk_cache: tlb::PhysCache::empty(),
         }
     }
@@ -68,7 +90,11 @@ impl Mmu {
             (_, _, true) => Class::Open,
             _ => Class::Supervisor,
         };
-        self.current = self.slot * CLASSES + self.class as usize;
+        self.choose_table();
+    }
+
+    fn choose_table(&mut self) {
+        self.current = self.spaces.current() * CLASSES + self.class as usize;
     }
 
     pub fn class(&self) -> Class {
@@ -88,66 +114,11 @@ impl Mmu {
     }
 
     pub(crate) fn table(&mut self, class: Class) -> &mut Table {
-        &mut self.tables[(self.slot * CLASSES + class as usize) & (SLOTS * CLASSES - 1)]
+        &mut self.tables[(self.spaces.current() * CLASSES + class as usize) & (SLOTS * CLASSES - 1)]
     }
 
     pub(crate) fn table_ref(&self, class: Class) -> &Table {
-        &self.tables[(self.slot * CLASSES + class as usize) & (SLOTS * CLASSES - 1)]
-    }
-
-    /// Makes `pcid` the current address space; without `keep`, its cached translations are void.
-    pub fn switch(&mut self, pcid: u16, keep: bool) {
-        let slot = match self.owners.iter().position(|owner| *owner == Some(pcid)) {
-            Some(slot) => {
-                if !keep {
-                    self.flush_slot(slot);
-                }
-                slot
-            }
-            None => {
-                let victim = self.next_victim;
-                self.next_victim = (victim + 1) % SLOTS;
-                self.flush_slot(victim);
-                self.owners[victim] = Some(pcid);
-                victim
-            }
-        };
-        self.slot = slot;
-        self.current = slot * CLASSES + self.class as usize;
-    }
-
-    fn flush_slot(&mut self, slot: usize) {
-        for table in &mut self.tables[slot * CLASSES..(slot + 1) * CLASSES] {
-            table.clear();
-        }
-    }
-
-    /// Voids every translation of every address space, and what is known of guest-physical pages.
-    pub fn flush_all(&mut self) {
-        for table in &mut self.tables {
-            table.clear();
-        }
-        self.large = [None; 2];
-        self.walk_cache.clear();
-    }
-
-    /// Voids the translations of one PCID.
-    pub fn flush_pcid(&mut self, pcid: u16) {
-        if let Some(slot) = self.owners.iter().position(|owner| *owner == Some(pcid)) {
-            self.flush_slot(slot);
-        }
-    }
-
-    /// Voids the translation of one linear page, in every address space (more than INVLPG promises).
-    pub fn flush_page(&mut self, linear: u64) {
-        let half = (linear >> 63) as usize;
-        if self.large[half].is_some_and(|(low, high)| (low..=high).contains(&linear)) {
-            self.flush_all();
-            return;
-        }
-        for table in &mut self.tables {
-            table.clear_page(linear);
-        }
+        &self.tables[(self.spaces.current() * CLASSES + class as usize) & (SLOTS * CLASSES - 1)]
     }
 
     /// Makes the next write to the guest-physical page of `gpa` ask the world again.
@@ -159,17 +130,9 @@ impl Mmu {
 
     /// Makes every next write ask the world again: dirty logging was switched on or its log was read.
     pub fn protect_all(&mut self) {
-        self.flush_all();
-    }
-
-    fn note_large(&mut self, linear: u64, size: u64) {
-        let half = (linear >> 63) as usize;
-        let low = linear & !(size - 1);
-        let high = low | (size - 1);
-        self.large[half] = Some(match self.large[half] {
-            Some((l, h)) => (l.min(low), h.max(high)),
-            None => (low, high),
-        });
+        for table in &mut self.tables {
+            table.protect_all();
+        }
     }
 }
 

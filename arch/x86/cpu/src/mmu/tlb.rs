@@ -1,5 +1,7 @@
 //! The tables of the software TLB.
 
+use super::large::Span;
+use super::spaces::Reach;
 use ring3_host::addr::GuestPhys;
 use ring3_host::mem::HostPage;
 
@@ -8,8 +10,6 @@ pub const SLOTS: usize = 8;
 /// Classes of access per address space; see [`super::Class`].
 pub const CLASSES: usize = 4;
 pub const ENTRIES: usize = 1024;
-/// Beyond this many filled entries a table is cleared whole.
-const FEW: usize = 256;
 
 /// A tag no access matches: it is not canonical, no 32-bit address comes near it, and what it would match belongs to
 /// another slot.
@@ -17,6 +17,7 @@ const fn invalid(slot: usize) -> u64 {
     0x0000_8000_0000_0000 | if slot == 0 { 1 << 12 } else { 0 }
 }
 
+#[cfg(test)]
 fn is_invalid(tag: u64) -> bool {
     tag >> 13 == invalid(0) >> 13
 }
@@ -47,10 +48,14 @@ const fn empty(slot: usize) -> Entry {
 #[repr(C)]
 pub struct Table {
     entries: [Entry; ENTRIES],
-    /// Guest-physical page of each entry.
+    /// Guest-physical page of each entry, and [`GLOBAL`].
     gpa: [u64; ENTRIES],
-    filled: Vec<u16>,
+    /// A bit for each entry that is not empty.
+    filled: [u64; ENTRIES / 64],
 }
+
+/// With a guest-physical page: its translation is global.
+const GLOBAL: u64 = 1;
 
 #[inline(always)]
 fn index(linear: u64) -> usize {
@@ -62,7 +67,7 @@ impl Table {
         Box::new(Table {
             entries: std::array::from_fn(empty),
             gpa: [0; ENTRIES],
-            filled: Vec::new(),
+            filled: [0; ENTRIES / 64],
         })
     }
 
@@ -80,20 +85,28 @@ impl Table {
     /// The guest-physical page of an entry just seen to match.
     #[inline(always)]
     pub fn gpa(&self, linear: u64) -> GuestPhys {
-        GuestPhys(self.gpa[index(linear)])
+        GuestPhys(self.gpa[index(linear)] & !0xfff)
+    }
+
+    /// Whether the translation of an entry just seen to match is global.
+    #[inline(always)]
+    pub fn reach(&self, linear: u64) -> Reach {
+        if self.gpa[index(linear)] & GLOBAL != 0 {
+            Reach::Global
+        } else {
+            Reach::Local
+        }
     }
 
     /// Enters a translation for the kinds of access asked for; the others stay if they are of the same page.
-    pub fn fill(&mut self, linear: u64, gpa: GuestPhys, page: HostPage, kinds: Kinds) {
+    pub fn fill(&mut self, linear: u64, gpa: GuestPhys, reach: Reach, page: HostPage, kinds: Kinds) {
         let slot = index(linear);
         let tag = linear & !0xfff;
-        let base = gpa.0 & !0xfff;
+        let base = gpa.0 & !0xfff | if reach == Reach::Global { GLOBAL } else { 0 };
         let entry = &mut self.entries[slot];
         let known = entry.read == tag || entry.write == tag || entry.execute == tag;
         if !known || entry.page != page || self.gpa[slot] != base {
-            if is_invalid(entry.read) && is_invalid(entry.write) && is_invalid(entry.execute) {
-                self.filled.push(slot as u16);
-            }
+            self.filled[slot / 64] |= 1 << (slot % 64);
             *entry = Entry { page, ..empty(slot) };
             self.gpa[slot] = base;
         }
@@ -108,36 +121,66 @@ impl Table {
         }
     }
 
+    /// Voids every translation.
     pub fn clear(&mut self) {
-        if self.filled.len() > FEW {
-            for (slot, entry) in self.entries.iter_mut().enumerate() {
-                *entry = empty(slot);
+        self.each_filled(|table, slot| table.empty_slot(slot));
+    }
+
+    /// Voids the translations that are not global.
+    pub fn clear_local(&mut self) {
+        self.each_filled(|table, slot| {
+            if table.gpa[slot] & GLOBAL == 0 {
+                table.empty_slot(slot);
             }
+        });
+    }
+
+    /// Voids the translations of some pages.
+    pub fn clear_span(&mut self, span: Span) {
+        if span.pages == 1 {
+            self.clear_if(index(span.first), span);
         } else {
-            for slot in &self.filled {
-                let slot = usize::from(*slot) & (ENTRIES - 1);
-                self.entries[slot] = empty(slot);
-            }
-        }
-        self.filled.clear();
-    }
-
-    pub fn clear_page(&mut self, linear: u64) {
-        let slot = index(linear);
-        let entry = &mut self.entries[slot];
-        let tag = linear & !0xfff;
-        if entry.read == tag || entry.write == tag || entry.execute == tag {
-            // The slot stays in `filled`; clearing it twice does no harm, and it may be entered twice.
-            *entry = empty(slot);
+            self.each_filled(|table, slot| table.clear_if(slot, span));
         }
     }
 
+    fn clear_if(&mut self, slot: usize, span: Span) {
+        let entry = &self.entries[slot];
+        if [entry.read, entry.write, entry.execute]
+            .into_iter()
+            .any(|tag| span.contains(tag))
+        {
+            self.empty_slot(slot);
+        }
+    }
+
+    fn empty_slot(&mut self, slot: usize) {
+        self.entries[slot] = empty(slot);
+        self.filled[slot / 64] &= !(1 << (slot % 64));
+    }
+
+    /// Makes the next write to a guest-physical page miss.
     pub fn protect(&mut self, gpa: GuestPhys) {
         let base = gpa.0 & !0xfff;
-        for slot in &self.filled {
-            let slot = usize::from(*slot) & (ENTRIES - 1);
-            if self.gpa[slot] == base {
-                self.entries[slot].write = invalid(slot);
+        self.each_filled(|table, slot| {
+            if table.gpa[slot] & !0xfff == base {
+                table.entries[slot].write = invalid(slot);
+            }
+        });
+    }
+
+    /// Makes every next write miss.
+    pub fn protect_all(&mut self) {
+        self.each_filled(|table, slot| table.entries[slot].write = invalid(slot));
+    }
+
+    #[inline(always)]
+    fn each_filled(&mut self, mut act: impl FnMut(&mut Table, usize)) {
+        for word in 0..self.filled.len() {
+            let mut bits = self.filled[word];
+            while bits != 0 {
+                act(self, word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
             }
         }
     }
@@ -204,13 +247,13 @@ mod tests {
             execute: false,
         };
         for linear in [0, 0x1000, 0x40_0000] {
-            table.fill(linear, GuestPhys(0x5000), HostPage::NULL, both);
+            table.fill(linear, GuestPhys(0x5000), Reach::Local, HostPage::NULL, both);
             assert_eq!(table.entry(linear).write, linear);
             table.protect(GuestPhys(0x5000));
             assert!(is_invalid(table.entry(linear).write));
-            table.clear_page(linear);
+            table.clear_span(Span::page(linear));
             assert!(is_invalid(table.entry(linear).read));
-            table.fill(linear, GuestPhys(0x5000), HostPage::NULL, both);
+            table.fill(linear, GuestPhys(0x5000), Reach::Local, HostPage::NULL, both);
             table.clear();
             assert!(is_invalid(table.entry(linear).read));
         }

@@ -3,7 +3,8 @@
 //! Not supported: 5-level paging and protection keys, which CPUID does not offer.
 
 use super::access::Privilege;
-use crate::state::{CR0_WP, CR4_PAE, CR4_PSE, CR4_SMEP, EFER_NXE};
+use super::rights::Rights;
+use crate::state::{CR4_PAE, CR4_PGE, CR4_PSE, CR4_SMEP, EFER_NXE};
 use crate::world::{Access, Backing, World};
 use crate::{Core, Fault, Step, Stop, Vector};
 use ring3_host::addr::GuestPhys;
@@ -15,6 +16,7 @@ const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
 
 /// Bits of the error code of a page fault.
@@ -30,6 +32,7 @@ pub struct Translation {
     pub gpa: GuestPhys,
     /// Size of the page that maps it.
     pub page_size: u64,
+    pub rights: Rights,
 }
 
 /// The geometry of one level of page tables.
@@ -62,6 +65,9 @@ const PAE: [Level; 2] = [level(21, 9, 8, true), level(12, 9, 8, false)];
 const LEGACY_PSE: [Level; 2] = [level(22, 10, 4, true), level(12, 10, 4, false)];
 const LEGACY: [Level; 2] = [level(22, 10, 4, false), level(12, 10, 4, false)];
 
+/// The rights that a walk begins with.
+const FULL: Rights = Rights::ALL;
+
 struct Walk {
     linear: u64,
     access: Access,
@@ -81,6 +87,7 @@ impl Core {
             return Ok(Translation {
                 gpa: GuestPhys(linear),
                 page_size: 4096,
+                rights: Rights::ALL,
             });
         }
         let walk = Walk {
@@ -88,6 +95,11 @@ impl Core {
             access,
             privilege,
         };
+        if self.state.long_mode()
+            && let Some(translation) = self.walk_from_upper(world, &walk)?
+        {
+            return Ok(translation);
+        }
         loop {
             // `None`: another processor changed an entry under the walk; walk again.
             if let Some(translation) = self.walk_once(world, &walk)? {
@@ -96,20 +108,33 @@ impl Core {
         }
     }
 
+    /// Walks the last level only, if what leads there is cached. A walk that ends in a fault is made again from the top:
+    /// what is cached may be older than the tables.
+    fn walk_from_upper(&mut self, world: &mut dyn World, walk: &Walk) -> Step<Option<Translation>> {
+        let stamp = self.mmu.spaces.upper();
+        let Some((table, rights)) = self.mmu.upper.find(walk.linear, stamp) else {
+            return Ok(None);
+        };
+        match self.descend(world, walk, table, rights, &LONG[LONG.len() - 1..]) {
+            Err(Stop::Fault(_)) => Ok(None),
+            other => other,
+        }
+    }
+
     fn walk_once(&mut self, world: &mut dyn World, walk: &Walk) -> Step<Option<Translation>> {
         let address_mask = ((1u64 << self.state.physical_bits) - 1) & !0xfff;
         if self.state.long_mode() {
-            self.descend(world, walk, self.state.cr3 & address_mask, &LONG)
+            self.descend(world, walk, self.state.cr3 & address_mask, FULL, &LONG)
         } else if self.state.cr4 & CR4_PAE != 0 {
             let pointer = self.state.pdptr[(walk.linear >> 30) as usize & 3];
             if pointer & PRESENT == 0 {
                 return Err(self.page_fault(walk, 0));
             }
-            self.descend(world, walk, pointer & address_mask, &PAE)
+            self.descend(world, walk, pointer & address_mask, FULL, &PAE)
         } else if self.state.cr4 & CR4_PSE != 0 {
-            self.descend(world, walk, self.state.cr3 & 0xffff_f000, &LEGACY_PSE)
+            self.descend(world, walk, self.state.cr3 & 0xffff_f000, FULL, &LEGACY_PSE)
         } else {
-            self.descend(world, walk, self.state.cr3 & 0xffff_f000, &LEGACY)
+            self.descend(world, walk, self.state.cr3 & 0xffff_f000, FULL, &LEGACY)
         }
     }
 
@@ -118,10 +143,9 @@ impl Core {
         world: &mut dyn World,
         walk: &Walk,
         mut table: u64,
+        mut rights: Rights,
         levels: &[Level],
     ) -> Step<Option<Translation>> {
-        let mut rights = WRITABLE | USER;
-        let mut no_execute = 0;
         for (depth, level) in levels.iter().enumerate() {
             let index = walk.linear >> level.shift & ((1 << level.index_bits) - 1);
             let at = table + index * level.entry_size as u64;
@@ -133,12 +157,17 @@ impl Core {
             if entry & self.reserved(level, maps, depth + 1 == levels.len()) != 0 {
                 return Err(self.page_fault(walk, PF_PRESENT | PF_RESERVED));
             }
-            rights &= entry;
-            if level.entry_size == 8 {
-                no_execute |= entry & NO_EXECUTE;
-            }
+            let executable = level.entry_size == 4 || entry & NO_EXECUTE == 0;
+            rights = rights.and(
+                Rights::none()
+                    .with(Rights::WRITE, entry & WRITABLE != 0)
+                    .with(Rights::USER, entry & USER != 0)
+                    .with(Rights::EXECUTE, executable),
+            );
             if maps {
-                self.check_rights(walk, rights, no_execute)?;
+                if !rights.allow(walk.access, walk.privilege, &self.state) {
+                    return Err(self.page_fault(walk, PF_PRESENT));
+                }
                 let wanted = ACCESSED | if walk.access == Access::Write { DIRTY } else { 0 };
                 if !self.set_entry_bits(world, at, level.entry_size, entry, wanted)? {
                     return Ok(None);
@@ -153,7 +182,13 @@ impl Core {
                     }
                 }
                 let gpa = GuestPhys(base | walk.linear & (size - 1));
-                return Ok(Some(Translation { gpa, page_size: size }));
+                let global = entry & GLOBAL != 0 && self.state.cr4 & CR4_PGE != 0;
+                let dirty = (entry | wanted) & DIRTY != 0;
+                return Ok(Some(Translation {
+                    gpa,
+                    page_size: size,
+                    rights: rights.with(Rights::GLOBAL, global).with(Rights::DIRTY, dirty),
+                }));
             }
             if !self.set_entry_bits(world, at, level.entry_size, entry, ACCESSED)? {
                 return Ok(None);
@@ -161,6 +196,10 @@ impl Core {
             table = entry & ((1u64 << self.state.physical_bits) - 1) & !0xfff;
             if level.entry_size == 4 {
                 table = entry & 0xffff_f000;
+            }
+            if level.shift == 21 && self.state.long_mode() {
+                let stamp = self.mmu.spaces.upper();
+                self.mmu.upper.enter(walk.linear, stamp, table, rights);
             }
         }
         // The last level always maps.
@@ -185,28 +224,6 @@ impl Core {
             bits |= LARGE;
         }
         bits
-    }
-
-    fn check_rights(&mut self, walk: &Walk, rights: u64, no_execute: u64) -> Step {
-        let user_page = rights & USER != 0;
-        let writable = rights & WRITABLE != 0;
-        let state = &self.state;
-        let allowed = match walk.privilege {
-            Privilege::User => user_page && (walk.access != Access::Write || writable),
-            Privilege::Supervisor | Privilege::Open => {
-                let reachable = match walk.access {
-                    Access::Execute => !user_page || state.cr4 & CR4_SMEP == 0,
-                    _ => !user_page || walk.privilege == Privilege::Open,
-                };
-                reachable && (walk.access != Access::Write || writable || state.cr0 & CR0_WP == 0)
-            }
-        };
-        let allowed = allowed && !(walk.access == Access::Execute && no_execute != 0);
-        if allowed {
-            Ok(())
-        } else {
-            Err(self.page_fault(walk, PF_PRESENT))
-        }
     }
 
     fn page_fault(&mut self, walk: &Walk, cause: u32) -> Stop {

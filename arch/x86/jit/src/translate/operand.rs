@@ -405,6 +405,8 @@ impl Translator<'_> {
         let nowhere = MemoryOperand::with_base(Register::R15);
         let mut load = Instruction::with2(code, to, nowhere)?;
         self.place_operand(&mut load, spot, false);
+        // The slow way knows no value that could be kept.
+        self.leads = true;
         self.may_fault();
         self.e.instruction(&load)?;
         self.e.store(VALUE, R14);

@@ -3,7 +3,7 @@
 use super::{privileged, user_may_look};
 use crate::core::Attention;
 use crate::exec::segment::{read_selector, store_word};
-use crate::mmu::access::is_canonical;
+use crate::mmu::{Cached, access::is_canonical};
 use crate::op::Op;
 use crate::state::*;
 use crate::world::{Access, Posted};
@@ -117,9 +117,11 @@ fn write_cr3(core: &mut Core, world: &mut dyn World, value: u64) -> Step {
         core.state.cr3 = old;
         return Err(stop);
     }
-    let pcid = if pcids { (new & 0xfff) as u16 } else { 0 };
-    core.mmu.switch(pcid, pcids && value & CR3_NO_FLUSH != 0);
-    core.resync();
+    core.switch_space(if pcids && value & CR3_NO_FLUSH != 0 {
+        Cached::Kept
+    } else {
+        Cached::Void
+    });
     Ok(())
 }
 
@@ -168,9 +170,6 @@ fn write_cr4(core: &mut Core, world: &mut dyn World, new: u64) -> Step {
         return Err(stop);
     }
     if (old ^ new) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP | CR4_SMAP | CR4_PCIDE) != 0 {
-        if (old ^ new) & CR4_PCIDE != 0 {
-            core.mmu.switch((core.state.cr3 & 0xfff) as u16, false);
-        }
         core.flush_tlb();
     }
     core.refresh();
@@ -221,8 +220,7 @@ pub fn invlpg(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
     };
     let linear = core.system_address(base, offset);
     if is_canonical(linear) {
-        core.mmu.flush_page(linear);
-        core.resync();
+        core.invalidate_page(linear);
     }
     Ok(())
 }
@@ -247,10 +245,10 @@ pub fn invpcid(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         return Err(Fault::GP0.into());
     }
     match kind {
-        0 => core.mmu.flush_page(address),
-        1 => core.mmu.flush_pcid(pcid),
-        _ => core.mmu.flush_all(),
+        0 => core.invalidate_page_of(pcid, address),
+        1 => core.invalidate_space(pcid),
+        2 => core.flush_tlb(),
+        _ => core.invalidate_spaces(),
     }
-    core.resync();
     Ok(())
 }
