@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use ring3_guest::guest::patience;
 use ring3_guest::machine::KernelLog;
-use ring3_guest::{Accel, Guest, Machine};
+use ring3_guest::{Accel, Guest, Machine, places};
 
 use crate::measure::Outcome;
 use crate::programs::{Programs, result_of, understand};
@@ -60,9 +60,18 @@ pub fn run(accel: Accel, errand: &Errand, mut done: impl FnMut(Task, Outcome)) -
     machine.cpus = errand.cpus;
     let machine = machine.word("percent", &errand.percent.to_string());
     let mut guest = Guest::start(&machine, &errand.programs.assets)?;
-    let booted = guest.process.expect("guest: init", patience(300))?;
+    attend(&mut guest, errand, &mut done).or_else(|error| {
+        // What a broken guest said first tells more than what it said last.
+        let file = places::target().join(format!("bench/broken-{}.txt", accel.name()));
+        std::fs::write(&file, guest.process.console.text())?;
+        bail!("{error:#}\nall of the console is in {}", file.display())
+    })
+}
+
+fn attend(guest: &mut Guest, errand: &Errand, done: &mut impl FnMut(Task, Outcome)) -> Result<Duration> {
+    let booted = guest.process.expect("guest: init", patience(120))?;
     for task in &errand.tasks {
-        done(*task, one(&guest, *task, errand)?);
+        done(*task, one(guest, *task, errand)?);
     }
     guest.powered_off()?;
     Ok(booted.at - guest.process.started)
@@ -72,13 +81,13 @@ pub fn run(accel: Accel, errand: &Errand, mut done: impl FnMut(Task, Outcome)) -
 fn one(guest: &Guest, task: Task, errand: &Errand) -> Result<Outcome> {
     let (name, word) = (task.workload.name, task.word());
     let console = &guest.process.console;
-    let start = console.expect(&format!("guest: start {word}"), patience(120))?;
+    let start = console.expect(&format!("guest: start {word}"), patience(60))?;
     let failed = format!("guest: FAIL work:{word}");
     let mark = match task.workload.kind {
         Kind::Program(_) => result_of(name),
         _ => format!("guest: end {word}"),
     };
-    let end = console.expect_any(&[&mark, &failed], patience(300))?;
+    let end = console.expect_any(&[&mark, &failed], patience(120))?;
     if end.index == 1 {
         return Ok(Err(format!(
             "{name} failed; the console ends:\n{}",
