@@ -9,13 +9,14 @@
 //! * `workloads`: what is measured; `targets`: what is to be reached.
 //! * `measure`: the rounds. A round has up to three stages: workloads one by one (`guest`, `native`), the same programs
 //!   on two processors (`smp`), VM exits (`exits`). `programs` builds what they run; `counts` counts instructions.
-//! * `report`, `table`, `plot`: what is said about it.
+//! * `report`, `table`, `plot`: what is said about it; `load`: how far it can be trusted.
 
 #![forbid(unsafe_code)]
 
 mod counts;
 mod exits;
 mod guest;
+mod load;
 mod measure;
 mod native;
 mod plot;
@@ -124,8 +125,10 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("bench: {step}")
     })?;
     let qemu = places::newest_qemu()?;
-    let compared = report::compared(&assets, &qemu, &options.peers);
+    let mut compared = report::compared(&assets, &qemu, &options.peers);
+    let start = load::Moment::now();
     let results = measure::all(&options, &assets, &qemu.path)?;
+    compared.extend(start.and_then(|start| start.others_since()));
     let report = report::Report::new(&results, compared);
     let dir = match &options.out {
         Some(out) => places::workspace().join(out),

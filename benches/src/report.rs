@@ -193,14 +193,12 @@ pub fn geomean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| (sum / f64::from(count)).exp())
 }
 
-/// What is compared. Called before the runs: the load is that of others.
+/// What is compared.
 pub fn compared(assets: &Assets, qemu: &Qemu, peers: &[Peer]) -> Vec<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split(':').nth(1)?.trim().to_string())
     });
-    let load = std::fs::read_to_string("/proc/loadavg").ok();
-    let load = load.as_deref().and_then(|text| text.split(' ').next());
     let commit = Command::new("git")
         .args(["describe", "--always", "--dirty"])
         .current_dir(places::workspace())
@@ -208,10 +206,9 @@ pub fn compared(assets: &Assets, qemu: &Qemu, peers: &[Peer]) -> Vec<String> {
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
     let unknown = || "unknown".to_string();
     let mut lines = vec![format!(
-        "host    {}, {} cores, load {} before the runs",
+        "host    {}, {} cores",
         cpu.unwrap_or_else(unknown),
-        std::thread::available_parallelism().map_or(1, usize::from),
-        load.unwrap_or("unknown")
+        std::thread::available_parallelism().map_or(1, usize::from)
     )];
     lines.extend(
         Peer::ALL
