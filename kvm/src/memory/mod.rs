@@ -101,9 +101,11 @@ impl Memory {
             space,
             generation,
             slots: self.slots(space),
+            last: 0,
         }
     }
 
+    #[inline]
     fn generation(&self, space: u16) -> u64 {
         self.spaces
             .get(usize::from(space))
@@ -139,6 +141,8 @@ pub struct SlotsView {
     space: u16,
     generation: u64,
     slots: Arc<Memslots>,
+    /// The place among the slots of the one found last.
+    last: usize,
 }
 
 impl SlotsView {
@@ -146,7 +150,7 @@ impl SlotsView {
     #[inline]
     pub fn lookup(&mut self, memory: &Memory, gfn: u64) -> Option<SlotPage<'_>> {
         self.refresh(memory);
-        self.slots.lookup(gfn)
+        self.slots.lookup_from(&mut self.last, gfn)
     }
 
     /// The newest slots.
@@ -165,7 +169,12 @@ impl SlotsView {
     #[inline]
     fn refresh(&mut self, memory: &Memory) {
         if memory.generation(self.space) != self.generation {
-            *self = memory.view(self.space);
+            self.renew(memory);
         }
+    }
+
+    #[cold]
+    fn renew(&mut self, memory: &Memory) {
+        *self = memory.view(self.space);
     }
 }

@@ -60,6 +60,7 @@ impl Slot {
         self.flags & KVM_MEM_LOG_DIRTY_PAGES != 0
     }
 
+    #[inline]
     fn page(&self, gfn: u64) -> Option<SlotPage<'_>> {
         let index = gfn.checked_sub(self.base)?;
         let page = self.region.page(index)?;
@@ -142,8 +143,20 @@ impl Memslots {
     /// The page with guest page number `gfn`.
     #[inline]
     pub fn lookup(&self, gfn: u64) -> Option<SlotPage<'_>> {
+        self.lookup_from(&mut 0, gfn)
+    }
+
+    /// As [`Memslots::lookup`], by way of the place where a page was found before: mostly, it is the same slot.
+    #[inline]
+    pub(super) fn lookup_from(&self, last: &mut usize, gfn: u64) -> Option<SlotPage<'_>> {
+        if let Some(page) = self.slots.get(*last).and_then(|slot| slot.page(gfn)) {
+            return Some(page);
+        }
         let after = self.slots.partition_point(|slot| slot.base <= gfn);
-        self.slots.get(after.checked_sub(1)?)?.page(gfn)
+        let place = after.checked_sub(1)?;
+        let page = self.slots.get(place)?.page(gfn)?;
+        *last = place;
+        Some(page)
     }
 
     /// All slots, by guest page number.

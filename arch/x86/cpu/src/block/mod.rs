@@ -3,21 +3,23 @@
 //! A block never outlives the bytes it was made from: guest stores to a page with blocks on it are told by the
 //! world (see [`crate::world::Memory::code_written`]), and writes by others are found out when an executable
 //! translation is entered, by comparing the page with what it held when it was decoded ([`Blocks::validate`]).
+//!
+//! [`make`] decodes blocks, [`page`] is what is known of the pages they were decoded from.
 
-use crate::core::{Attention, Core};
-use crate::decode::{self, MAX_INSTRUCTION};
+mod make;
+mod page;
+
+use crate::core::Core;
 use crate::mmu::{Fetched, Reach};
 use crate::op::Op;
 use crate::world::{Backing, World};
-use crate::{Fault, Step, Stop};
+use crate::{Step, Stop};
+use page::CodePage;
 use ring3_host::addr::GuestPhys;
-use ring3_host::mem::HostPage;
+use ring3_host::mem::{HostFault, HostPage};
 use rustc_hash::FxHashMap;
 
-const MAX_OPS: usize = 48;
 const JUMPS: usize = 1 << 13;
-/// Blocks that may exist before all are dropped.
-const MAX_BLOCKS: usize = 1 << 17;
 
 pub struct Block {
     pub ops: Box<[Op]>,
@@ -60,15 +62,6 @@ struct Jump {
     serial: u64,
     block: u32,
     context: u8,
-}
-
-/// What is known of a page that code was decoded from.
-struct CodePage {
-    blocks: Vec<u32>,
-    /// Which 64-byte lines blocks were made from.
-    lines: u64,
-    /// The page's bytes then; only the lines in `lines` mean anything.
-    bytes: Box<[u8; 4096]>,
 }
 
 pub struct Blocks {
@@ -218,20 +211,16 @@ impl Blocks {
     }
 
     /// Drops the blocks of a page if its bytes are no longer those they were made from.
-    fn validate(&mut self, gpa: GuestPhys, page: HostPage) -> Result<(), ring3_host::mem::HostFault> {
-        let base = gpa.0 & !0xfff;
-        let Some(code) = self.pages.get(&base) else {
-            return Ok(());
-        };
-        let mut now = [0; 64];
-        for line in 0..64 {
-            if code.lines >> line & 1 != 0 {
-                page.read(line * 64, &mut now)?;
-                if now != code.bytes[line * 64..line * 64 + 64] {
-                    self.drop_page(gpa);
-                    return Ok(());
-                }
-            }
+    ///
+    /// This is how writes by others than the guest's processors are found out: the client's, which come between two
+    /// KVM_RUNs, and those of its threads, of vhost and of other processes, which come at any time. A guest may learn
+    /// from memory alone that such a write is done, so nothing that is seen here (an exit, an interrupt) says that
+    /// there was none since the page was last compared, and each new executable entry of the TLB compares it.
+    fn validate(&mut self, gpa: GuestPhys, page: HostPage) -> Result<(), HostFault> {
+        if let Some(code) = self.pages.get(&(gpa.0 & !0xfff))
+            && !code.is_still_in(page)?
+        {
+            self.drop_page(gpa);
         }
         Ok(())
     }
@@ -241,7 +230,7 @@ impl Blocks {
         let Some(code) = self.pages.remove(&(gpa.0 & !0xfff)) else {
             return;
         };
-        for index in code.blocks {
+        for index in code.into_blocks() {
             let block = &mut self.slab[index as usize];
             if self.by_address.get(&(block.start, block.key)) == Some(&index) {
                 self.by_address.remove(&(block.start, block.key));
@@ -308,7 +297,7 @@ impl Blocks {
     pub fn code(&self, block: &Block) -> Option<&[u8]> {
         let page = self.pages.get(&(block.start & !0xfff))?;
         let offset = (block.start & 0xfff) as usize;
-        page.bytes.get(offset..offset + usize::from(block.len))
+        page.bytes(offset, usize::from(block.len))
     }
 
     /// The block that begins at that place of the page that `block` begins in, decoded for the same mode.
@@ -317,186 +306,10 @@ impl Blocks {
         let start = block.start & !0xfff | linear & 0xfff;
         self.by_address.get(&(start, block.key)).copied()
     }
-
-    fn decode(&mut self, core: &mut Core, world: &mut dyn World, linear: u64, gpa: GuestPhys) -> Step<u32> {
-        if self.slab.len() - self.free.len() >= MAX_BLOCKS {
-            self.clear();
-            core.native.clear();
-            core.indexed.clear();
-            core.resync();
-        }
-        let offset = (linear & 0xfff) as usize;
-        let (_, page, _) = self.fetch(core, world, linear)?;
-        let mut bytes = [0; 4096];
-        loop {
-            page.read(offset, &mut bytes[offset..])
-                .map_err(|_| core.lost(gpa.0))?;
-            let (mut ops, mut len, branches) = decode_ops(core, &bytes[offset..]);
-            let mut second = None;
-            let mut branches = branches;
-            if ops.is_empty() {
-                let (op, size, branch, page2) = self.decode_across(core, world, linear, &bytes[offset..])?;
-                ops.push(op);
-                len = size;
-                branches = branch;
-                second = page2;
-            }
-            let in_page = len.min(4096 - offset);
-            self.mark(core, world, gpa, line_mask(offset, in_page));
-            if let Some(second) = second {
-                self.mark(core, world, GuestPhys(second), line_mask(0, len - in_page));
-            }
-            // The bytes may have changed before the page was marked.
-            let mut again = [0; 4096];
-            page.read(offset, &mut again[offset..])
-                .map_err(|_| core.lost(gpa.0))?;
-            if again[offset..offset + in_page] != bytes[offset..offset + in_page] {
-                continue;
-            }
-            let block = Block {
-                ops: ops.into_boxed_slice(),
-                len: len as u16,
-                branches,
-                start: gpa.0,
-                serial: self.next_serial(),
-                key: core.mode.key(),
-                second,
-                translated: Translated::default(),
-            };
-            let index = self.insert(block);
-            self.note_page(gpa.0 & !0xfff, index, page, line_mask(offset, in_page))
-                .map_err(|_| core.lost(gpa.0))?;
-            if let Some(second) = second {
-                let next = core.next_page(linear);
-                let (_, page, _) = self.fetch(core, world, next)?;
-                let lines = line_mask(0, len - in_page);
-                self.note_page(second, index, page, lines)
-                    .map_err(|_| core.lost(second))?;
-            }
-            return Ok(index);
-        }
-    }
-
-    /// Has the world told of every later write to these lines, this processor's own included.
-    fn mark(&mut self, core: &mut Core, world: &mut dyn World, gpa: GuestPhys, lines: u64) {
-        core.attention.0 |= Attention::DECODED;
-        world.mark_code(gpa, lines);
-        if !self.pages.contains_key(&(gpa.0 & !0xfff)) {
-            core.mmu.protect(gpa);
-        }
-    }
-
-    /// Decodes the one instruction that begins in a page's last bytes and runs into the next page.
-    fn decode_across(
-        &mut self,
-        core: &mut Core,
-        world: &mut dyn World,
-        linear: u64,
-        head: &[u8],
-    ) -> Step<(Op, usize, bool, Option<u64>)> {
-        let rip = core.state.rip;
-        let bits = core.mode.code_bits;
-        let mut bytes = [0; 2 * MAX_INSTRUCTION];
-        let had = head.len().min(MAX_INSTRUCTION);
-        bytes[..had].copy_from_slice(&head[..had]);
-        let mut len = had;
-        let mut second = None;
-        let (_, short) = decode::instruction(&bytes[..had], rip, bits);
-        if short && had < MAX_INSTRUCTION {
-            let next = core.next_page(linear);
-            let (gpa, page, _) = self.fetch(core, world, next)?;
-            page.read(0, &mut bytes[had..had + MAX_INSTRUCTION])
-                .map_err(|_| core.lost(gpa.0))?;
-            len = had + MAX_INSTRUCTION;
-            second = Some(gpa.0 & !0xfff);
-        }
-        let (instr, short) = decode::instruction(&bytes[..len], rip, bits);
-        if short {
-            // Longer than 15 bytes.
-            return Err(Fault::GP0.into());
-        }
-        let op = decode::operation(core, &instr, &bytes, rip, 0);
-        let size = instr.len().max(1);
-        if size <= had {
-            second = None;
-        }
-        Ok((op, size, decode::sets_rip(&instr), second))
-    }
-
-    fn next_serial(&mut self) -> u64 {
-        self.last_serial += 1;
-        self.last_serial
-    }
-
-    fn insert(&mut self, block: Block) -> u32 {
-        let address = (block.start, block.key);
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.slab[index as usize] = block;
-                index
-            }
-            None => {
-                self.slab.push(block);
-                (self.slab.len() - 1) as u32
-            }
-        };
-        self.by_address.insert(address, index);
-        index
-    }
-
-    fn note_page(
-        &mut self,
-        base: u64,
-        block: u32,
-        page: HostPage,
-        lines: u64,
-    ) -> Result<(), ring3_host::mem::HostFault> {
-        let code = self.pages.entry(base).or_insert_with(|| CodePage {
-            blocks: Vec::new(),
-            lines: 0,
-            bytes: Box::new([0; 4096]),
-        });
-        code.blocks.push(block);
-        for line in 0..64 {
-            if lines >> line & 1 != 0 && code.lines >> line & 1 == 0 {
-                page.read(line * 64, &mut code.bytes[line * 64..line * 64 + 64])?;
-            }
-        }
-        code.lines |= lines;
-        Ok(())
-    }
 }
 
 impl Default for Blocks {
     fn default() -> Blocks {
         Blocks::new()
     }
-}
-
-/// Decodes as much of a block as lies wholly in `bytes`: operations, length, and whether the last one sets RIP.
-fn decode_ops(core: &mut Core, bytes: &[u8]) -> (Vec<Op>, usize, bool) {
-    let base = core.state.rip;
-    let mut ops = Vec::with_capacity(16);
-    let mut at = 0;
-    while ops.len() < MAX_OPS && at < bytes.len() {
-        let rip = base.wrapping_add(at as u64);
-        let window = &bytes[at..bytes.len().min(at + MAX_INSTRUCTION)];
-        let (instr, short) = decode::instruction(window, rip, core.mode.code_bits);
-        if short {
-            break;
-        }
-        ops.push(decode::operation(core, &instr, window, base, at as u16));
-        at += instr.len().max(1);
-        if decode::ends_block(&instr) {
-            return (ops, at, decode::sets_rip(&instr));
-        }
-    }
-    (ops, at, false)
-}
-
-/// The 64-byte lines of a page that `len` bytes at `offset` lie in.
-fn line_mask(offset: usize, len: usize) -> u64 {
-    let first = offset / 64;
-    let last = (offset + len.max(1) - 1).min(4095) / 64;
-    (u64::MAX >> (63 - last)) & (u64::MAX << first)
 }
