@@ -4,4 +4,5 @@
 
 pub mod bare;
 pub mod e2e;
+pub mod lockstep;
 pub mod oracle;

@@ -2,8 +2,10 @@
 
 use super::places::{HIGH, HIGH_PAGES, LOW_PAGES, Words};
 use ring3_host::addr::GuestPhys;
+use ring3_x86_cpu::mmu::access::is_canonical;
+use ring3_x86_cpu::state::{FS, GS};
 use ring3_x86_cpu::testing::TestWorld;
-use ring3_x86_cpu::{Access, Backing, Memory, Pause, Platform, Ports, Posted, Refusal, State};
+use ring3_x86_cpu::{Access, Backing, Fault, Memory, Pause, Platform, Ports, Posted, Refusal, State};
 
 /// Memory from zero and from [`HIGH`] on, so that two pages of one GiB differ.
 pub struct BareWorld {
@@ -17,14 +19,19 @@ pub struct BareWorld {
 
 impl BareWorld {
     pub fn new() -> BareWorld {
-        let mut low = TestWorld::new(LOW_PAGES);
+        BareWorld::sized(LOW_PAGES, HIGH_PAGES)
+    }
+
+    /// With so many pages in each of the two places.
+    pub fn sized(low: usize, high: usize) -> BareWorld {
+        let mut low = TestWorld::new(low);
         // A processor with PCID, XSAVE and everything that CR4 can have.
         low.cpuid.insert(0, [7, 0, 0, 0]);
         low.cpuid.insert(1, [0, 0, 1 << 17 | 1 << 26, 0]);
         low.cpuid.insert(7, [0, 1 | 1 << 7 | 1 << 20, 1 << 2, 0]);
         BareWorld {
             low,
-            high: TestWorld::new(HIGH_PAGES),
+            high: TestWorld::new(high),
             answers: Vec::new(),
             found: 0,
         }
@@ -42,7 +49,7 @@ impl BareWorld {
 
     /// The memory that an address is in, and the address there.
     fn at(&mut self, gpa: u64) -> (&mut TestWorld, GuestPhys) {
-        if (HIGH..HIGH + HIGH_PAGES as u64 * 4096).contains(&gpa) {
+        if (HIGH..HIGH + self.high.len() * 4096).contains(&gpa) {
             (&mut self.high, GuestPhys(gpa - HIGH))
         } else {
             (&mut self.low, GuestPhys(gpa))
@@ -65,12 +72,26 @@ impl BareWorld {
 
     /// All memory, one part after the other.
     pub fn contents(&self) -> Vec<u8> {
-        let mut all = vec![0; (LOW_PAGES + HIGH_PAGES) * 4096];
-        let (low, high) = all.split_at_mut(LOW_PAGES * 4096);
+        let size = |memory: &TestWorld| memory.len() as usize * 4096;
+        let mut all = vec![0; size(&self.low) + size(&self.high)];
+        let (low, high) = all.split_at_mut(size(&self.low));
         self.low.peek(0, low);
         self.high.peek(0, high);
         all
     }
+}
+
+/// The registers that instructions use implicitly.
+fn msr(state: &mut State, index: u32) -> Option<&mut u64> {
+    Some(match index {
+        0xc000_0081 => &mut state.msr.star,
+        0xc000_0082 => &mut state.msr.lstar,
+        0xc000_0084 => &mut state.msr.fmask,
+        0xc000_0100 => &mut state.seg[FS].base,
+        0xc000_0101 => &mut state.seg[GS].base,
+        0xc000_0102 => &mut state.msr.kernel_gs_base,
+        _ => return None,
+    })
 }
 
 impl Default for BareWorld {
@@ -137,11 +158,21 @@ impl Ports for BareWorld {
 
 impl Platform for BareWorld {
     fn read_msr(&mut self, state: &mut State, index: u32) -> Result<u64, Refusal> {
-        self.low.read_msr(state, index)
+        match msr(state, index) {
+            Some(register) => Ok(*register),
+            None => self.low.read_msr(state, index),
+        }
     }
 
     fn write_msr(&mut self, state: &mut State, index: u32, value: u64) -> Result<(), Refusal> {
-        self.low.write_msr(state, index, value)
+        match msr(state, index) {
+            Some(_) if !is_canonical(value) => Err(Refusal::Fault(Fault::GP0)),
+            Some(register) => {
+                *register = value;
+                Ok(())
+            }
+            None => self.low.write_msr(state, index, value),
+        }
     }
 
     fn cpuid(&mut self, state: &State, leaf: u32, subleaf: u32) -> [u32; 4] {

@@ -4,6 +4,7 @@
 //! Most run on [`ring3_tests::bare`], on each tier in turn, and what is left of the machines is compared besides what each
 //! test asserts.
 
+mod aliases;
 mod calls;
 mod devices;
 mod faults;
