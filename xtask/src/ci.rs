@@ -152,6 +152,15 @@ pub fn bench(options: &ring3_benches::Options) -> Result<()> {
     ring3_benches::run(options)
 }
 
+/// The test of `tests/tests/lockstep_boot.rs`.
+pub fn lockstep_boot(millions: u64) -> Result<Tally> {
+    let mut command = cargo();
+    command.env("RING3_INSTRUCTIONS", millions.to_string());
+    command.args(["test", "-p", "ring3-tests", "--test", "lockstep_boot"]);
+    command.args(["--", "--include-ignored", "--nocapture"]);
+    tests(&mut command)
+}
+
 /// Builds the release `ring3` and `libring3.so`, and returns the path of the former.
 pub fn build_ring3() -> Result<PathBuf> {
     run(cargo().args(["build", "--release", "-p", "ring3-cli", "-p", "ring3-preload"]))?;

@@ -47,6 +47,12 @@ enum Task {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
+    /// Debian's kernel boots on interpreter and translator in lockstep, compared all the way
+    LockstepBoot {
+        /// How far, in millions of instructions
+        #[arg(long, default_value_t = 300)]
+        millions: u64,
+    },
     /// The kvm-ioctls crate's own tests under `ring3 run`
     KvmIoctls {
         /// Run only the tests whose name contains this, and judge only those
@@ -88,6 +94,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
         Task::Api => api::run().and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Assets { refresh } => assets(if refresh {
             Freshness::Newest

@@ -22,7 +22,7 @@ pub struct Follower<W> {
     /// Flags and images of flags that differed where the architecture lets them.
     pub forgiven: u64,
     /// The last blocks: where they lay, and their code.
-    path: Vec<(u64, Vec<u8>)>,
+    path: Path,
     pub forgives: Forgives,
     /// Instructions after which the place will not come any more.
     pub farthest: u64,
@@ -55,7 +55,7 @@ struct Block<'a> {
     begin: u64,
     place: u64,
     inside: bool,
-    path: Option<&'a mut Vec<(u64, Vec<u8>)>>,
+    path: Option<&'a mut Path>,
 }
 
 impl Tier for Block<'_> {
@@ -78,17 +78,32 @@ impl Tier for Block<'_> {
             return Some(Ended::Retired);
         }
         if let Some(path) = &mut self.path {
-            remember(path, rip, blocks.code(block).unwrap_or_default());
+            path.push(rip, blocks.code(block).unwrap_or_default());
         }
         None
     }
 }
 
-fn remember(path: &mut Vec<(u64, Vec<u8>)>, rip: u64, code: &[u8]) {
-    if path.len() == REMEMBERED {
-        path.remove(0);
+/// A ring of the last blocks.
+struct Path {
+    blocks: [(u64, Vec<u8>); REMEMBERED],
+    next: usize,
+}
+
+impl Path {
+    fn push(&mut self, rip: u64, code: &[u8]) {
+        let slot = &mut self.blocks[self.next % REMEMBERED];
+        slot.0 = rip;
+        slot.1.clear();
+        slot.1.extend_from_slice(code);
+        self.next += 1;
     }
-    path.push((rip, code.to_vec()));
+
+    /// From the oldest on.
+    fn iter(&self) -> impl Iterator<Item = &(u64, Vec<u8>)> {
+        let (newer, older) = self.blocks.split_at(self.next % REMEMBERED);
+        older.iter().chain(newer)
+    }
 }
 
 impl<W: Twin> Follower<W> {
@@ -97,7 +112,10 @@ impl<W: Twin> Follower<W> {
             cpu,
             world,
             forgiven: 0,
-            path: Vec::new(),
+            path: Path {
+                blocks: std::array::from_fn(|_| (0, Vec::new())),
+                next: 0,
+            },
             forgives: Forgives::Nothing,
             farthest: 20_000_000,
             near_miss: None,
@@ -153,7 +171,7 @@ impl<W: Twin> Follower<W> {
     fn one(&mut self) -> Option<Leave> {
         if self.forgives != Forgives::Nothing {
             let code = self.instruction();
-            remember(&mut self.path, self.cpu.core.state.rip, &code);
+            self.path.push(self.cpu.core.state.rip, &code);
         }
         self.cpu.run_one(&mut self.world)
     }

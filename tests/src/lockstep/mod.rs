@@ -6,6 +6,7 @@
 //! (time, interrupts) is done to both in between. [`follow`] is how the follower finds the place, [`flags`] forgives what the
 //! architecture leaves undefined, [`kernel`] and [`program`] make random guests.
 
+pub mod board;
 pub mod flags;
 pub mod follow;
 pub mod kernel;
