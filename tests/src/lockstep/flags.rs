@@ -48,6 +48,10 @@ fn behind(instr: &Instruction, before: u64, loaded: Loaded) -> u64 {
     if loads {
         return if loaded == Loaded::Defined { 0 } else { before };
     }
+    // Manuals call flags undefined behind a move to or from a control or debug register; no processor changes them.
+    if instr.is_privileged() {
+        return before;
+    }
     let rotation = matches!(
         instr.mnemonic(),
         Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr
