@@ -193,7 +193,10 @@ impl<W: Twin> Follower<W> {
         if state.rip != place.rip || state.gpr[RSP] != place.gpr[RSP] {
             return false;
         }
-        let same = state.cr2 == place.cr2
+        // A loop that counts in memory comes by with nothing else changed than these.
+        let vectors = state.vector.zmm.iter().zip(&place.vector.zmm);
+        let same = vectors.into_iter().all(|(mine, theirs)| mine.0 == theirs.0)
+            && state.cr2 == place.cr2
             && state.cr3 == place.cr3
             && state.cr0 == place.cr0
             && state.cr4 == place.cr4
