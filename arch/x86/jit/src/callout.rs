@@ -1,7 +1,7 @@
 //! Operations that translated code has the interpreter's handlers do, and what may follow them without a way out.
 
 use crate::Setting;
-use crate::context::{EXIT_ENDED, Jumps, NO_STACK, from_aside, to_aside, word};
+use crate::context::{EXIT_ENDED, Jumps, forget_pages, from_aside, to_aside, word};
 use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::state::{FS, GS, RIP_SLOT};
@@ -114,8 +114,7 @@ fn prepare(core: &mut Core) {
     words[word::TABLE] = core.mmu.table_address();
     words[word::FS_BASE] = core.state.seg[FS].base;
     words[word::GS_BASE] = core.state.seg[GS].base;
-    words[word::STACK_TAG] = NO_STACK;
-    words[word::STACK_PAGE] = 0;
+    forget_pages(words);
 }
 
 /// Whether nothing but these wants attention, and no instruction needs care; then they have it.

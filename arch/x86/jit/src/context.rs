@@ -64,6 +64,29 @@ words! {
     VALUE = 26,
 }
 
+/// Pages that accesses of loops were in last, a pair of words each as [`STACK_TAG`] and [`STACK_PAGE`] are: first of loads,
+/// then of stores.
+pub const STREAMS: usize = 4;
+const FIRST_STREAM: usize = 48;
+const _: () = assert!(FIRST_STREAM + 4 * STREAMS <= TIER_WORDS);
+
+/// The words of such a page: its tag, and where it is in the host.
+pub fn stream(number: usize) -> (usize, usize) {
+    let tag = offset_of!(Core, tier) + 8 * (FIRST_STREAM + 2 * number);
+    (tag, tag + 8)
+}
+
+/// Forgets the pages that were looked up last.
+#[inline(always)]
+pub fn forget_pages(words: &mut [u64; TIER_WORDS]) {
+    words[word::STACK_TAG] = NO_STACK;
+    words[word::STACK_PAGE] = 0;
+    for pair in words[FIRST_STREAM..FIRST_STREAM + 4 * STREAMS].chunks_exact_mut(2) {
+        pair[0] = NO_STACK;
+        pair[1] = 0;
+    }
+}
+
 /// The first of the words that hold where groups of accesses are in the host.
 const FIRST_GROUP: usize = 32;
 const _: () = assert!(FIRST_GROUP + crate::groups::MOST <= TIER_WORDS);

@@ -114,6 +114,47 @@ fn changed(steps: &[Step], info: &mut InstructionInfoFactory) -> [bool; 16] {
     std::array::from_fn(|register| versions.of[register] != 0 || register == RSP && stack)
 }
 
+/// The registers that a loop changes otherwise than by a constant in every round.
+pub fn wild(trace: &Trace, info: &mut InstructionInfoFactory) -> [bool; 16] {
+    let End::Loop(first) = trace.end else {
+        return [true; 16];
+    };
+    let mut wild = [false; 16];
+    for step in &trace.steps[first..] {
+        if step.kind() != Kind::Plain && step.kind() != Kind::Branches
+            || matches!(
+                step.instr.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall
+            )
+        {
+            return [true; 16];
+        }
+        let mut versions = Versions {
+            of: [0; 16],
+            moved: 0,
+        };
+        versions.step(&step.instr, info);
+        let by_constant = is_step(&step.instr).map(|register| register.full_register().number());
+        for register in (0..16).filter(|register| Some(*register) != by_constant) {
+            wild[register] |= versions.of[register] != 0;
+        }
+    }
+    wild
+}
+
+/// The register to which an instruction adds a constant, if that is all it does.
+fn is_step(instr: &Instruction) -> Option<Register> {
+    let register = instr.op0_register();
+    let on_register = instr.op0_kind() == OpKind::Register && register.is_gpr() && register.size() >= 4;
+    let steps = match instr.mnemonic() {
+        Mnemonic::Inc | Mnemonic::Dec => true,
+        Mnemonic::Add | Mnemonic::Sub => !matches!(instr.op1_kind(), OpKind::Register | OpKind::Memory),
+        Mnemonic::Lea => instr.memory_base() == register && instr.memory_index() == Register::None,
+        _ => false,
+    };
+    (on_register && steps).then_some(register)
+}
+
 /// The groups of a trace, and for each instruction its part in one.
 pub fn plan(trace: &Trace, info: &mut InstructionInfoFactory) -> (Vec<Group>, Vec<Option<Member>>) {
     let steps = &trace.steps;

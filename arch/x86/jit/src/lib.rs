@@ -26,7 +26,7 @@ mod trace;
 mod translate;
 
 use crate::callout::{Site, Stay};
-use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, NO_STACK, from_aside, to_aside, word};
+use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, forget_pages, from_aside, to_aside, word};
 use crate::links::{Link, Links, PageKey, Translation};
 use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
@@ -301,8 +301,7 @@ impl Jit {
         words[word::JUMPS_AT] = self.jumps.cache(from.setting.user);
         words[word::COUNT] = 0;
         words[word::ENTRY] = from.aside;
-        words[word::STACK_TAG] = NO_STACK;
-        words[word::STACK_PAGE] = 0;
+        forget_pages(words);
         words[word::SHADOW_TOP] = self.shadow.top();
         words[word::SHADOW_LIMIT] = self.shadow.limit();
         words[word::VECTOR] = &raw mut *core.state.vector as u64;

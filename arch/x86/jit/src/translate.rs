@@ -142,10 +142,17 @@ struct Trouble {
     /// Lookups that failed, and where flags were then.
     missed: Vec<Forward>,
     flags: Option<Places>,
-    /// Stack accesses whose page is not the last one.
+    /// Stack accesses whose page is not the last one, and the like of loops.
     stack: Vec<access::StackMiss>,
+    streams: Vec<access::StreamMiss>,
     /// Host instructions that may fault.
     faults: Vec<At>,
+}
+
+impl Trouble {
+    fn is_empty(&self) -> bool {
+        self.missed.is_empty() && self.faults.is_empty() && self.stack.is_empty() && self.streams.is_empty()
+    }
 }
 
 /// What is true whenever a loop's second copy begins.
@@ -175,6 +182,10 @@ pub(crate) struct Translator<'a> {
     maker: Option<Maker>,
     vector: Vector,
     swaps: Swaps,
+    /// Registers that the loop, if it is one, changes otherwise than by a constant; and how many of its accesses have a page
+    /// of their own: loads and stores.
+    wild: [bool; 16],
+    streams: [usize; 2],
     groups: Vec<Group>,
     /// Which groups' places in the host are known.
     known: [bool; groups::MOST],
@@ -184,14 +195,20 @@ pub(crate) struct Translator<'a> {
     leads: bool,
     /// Where the loop is entered again.
     again: Option<Loop>,
+    /// Whether every way through the trace comes by a look at the kick word.
+    looked: bool,
     /// Flags were needed although nobody had to care for them.
     lost: bool,
+    /// Whether flags are kept also where nothing seems to come that could want them.
+    cautious: bool,
+    /// The group whose place R15 holds.
+    in_r15: Option<usize>,
 }
 
 /// `None` if it cannot be translated.
 pub fn translate(source: &Source<'_>) -> Option<Translated> {
     let wants = wants(source.trace);
-    attempt(source, wants).or_else(|| attempt(source, Wants::Aside))
+    attempt(source, wants, false).or_else(|| attempt(source, Wants::Aside, true))
 }
 
 /// The place where a trace needs flags first.
@@ -209,7 +226,7 @@ fn wants(trace: &Trace) -> Wants {
     Wants::Host
 }
 
-fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
+fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translated> {
     let mut info = InstructionInfoFactory::new();
     let (groups, members) = groups::plan(source.trace, &mut info);
     let translator = Translator {
@@ -231,12 +248,17 @@ fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
         maker: None,
         vector: Vector::Anywhere,
         swaps: Swaps::plan(source.trace, &mut info),
+        wild: groups::wild(source.trace, &mut info),
+        streams: [0; 2],
         groups,
         known: [false; groups::MOST],
         member: None,
         leads: false,
         again: None,
+        looked: false,
         lost: false,
+        cautious,
+        in_r15: None,
         info,
     };
     translator.all(wants, &members)
@@ -367,6 +389,7 @@ impl Translator<'_> {
         if self.flags.aside {
             self.flags.maker = None;
         }
+        self.in_r15 = None;
         let at = self.e.here();
         let kicked = self.check_kick();
         self.slow
@@ -439,7 +462,8 @@ impl Translator<'_> {
             }
         }
         let keeps = self.uses != Use::Writes;
-        if keeps && maker.is_none() && self.flags.maker.is_some() && (!self.flags.host || reaches_memory) {
+        let makes_unmakeable = maker.is_none() && self.flags.maker.is_some();
+        if keeps && makes_unmakeable && (!self.flags.host || reaches_memory) && self.flags_matter_behind(n) {
             // What made them cannot be done again after this instruction.
             self.need_aside()?;
         }
@@ -454,6 +478,22 @@ impl Translator<'_> {
             };
         }
         self.follow(n)
+    }
+
+    /// Whether anything behind an instruction could want the flags before they are overwritten.
+    fn flags_matter_behind(&self, n: usize) -> bool {
+        for step in &self.source.trace.steps[n + 1..] {
+            let instr = &step.instr;
+            if self.cautious || touches_memory(instr) || !operand::is_harmless(instr) {
+                return true;
+            }
+            match Use::of(instr) {
+                Use::Writes => return false,
+                Use::Needs => return true,
+                Use::None => {}
+            }
+        }
+        true
     }
 
     /// INC or DEC of a register where CF is aside: there it stays.
@@ -531,7 +571,7 @@ impl Translator<'_> {
     fn translated_or_called(&mut self, n: usize, instr: &Instruction) -> Result<Done, NotHere> {
         let start = self.e.here();
         let links = self.links.len();
-        let (vector, flags, known) = (self.vector, self.flags, self.known);
+        let (vector, flags, known, streams) = (self.vector, self.flags, self.known, self.streams);
         self.leads = false;
         let done = match self.flow(n, instr) {
             Some(done) => done,
@@ -542,7 +582,8 @@ impl Translator<'_> {
             self.links.truncate(links);
             self.trouble = Trouble::default();
             self.maker = None;
-            (self.vector, self.flags, self.known) = (vector, flags, known);
+            (self.vector, self.flags, self.known, self.streams) = (vector, flags, known, streams);
+            self.in_r15 = None;
             let site = self.site(n);
             self.callout(site)?;
             self.swap_in();
@@ -553,7 +594,7 @@ impl Translator<'_> {
             return Ok(Done::Called);
         }
         let trouble = std::mem::take(&mut self.trouble);
-        let harmless = trouble.missed.is_empty() && trouble.faults.is_empty() && trouble.stack.is_empty();
+        let harmless = trouble.is_empty();
         if !harmless {
             let site = self.site(n);
             let back = self.e.here();
@@ -564,7 +605,8 @@ impl Translator<'_> {
             };
             let flags = trouble.flags.unwrap_or(flags);
             self.lost |= flags == Places::NOWHERE;
-            self.slow.push(Slow::of(trouble, flags, site, self.vector, then));
+            self.slow
+                .push(Slow::of(trouble, flags, site, self.vector, then, self.in_r15));
         }
         Ok(Done::Translated)
     }
@@ -575,7 +617,8 @@ impl Translator<'_> {
         let back = step.way == Way::Taken && step.instr.near_branch64() <= step.instr.ip();
         let last = n + 1 == self.source.trace.steps.len();
         let loops = matches!(self.source.trace.end, End::Loop(m) if m == n + 1);
-        if back && !last && !loops {
+        if back && !last && !loops && !self.looked {
+            self.looked = true;
             self.clobber()?;
             let kicked = self.check_kick();
             self.slow

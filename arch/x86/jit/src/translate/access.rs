@@ -1,7 +1,7 @@
 //! Lookups: from a guest address to where it is in the host.
 
 use super::{Emitted, NotHere, Spot, Touch, Translator};
-use crate::context::{self, STACK_PAGE, STACK_TAG, home};
+use crate::context::{self, STACK_PAGE, STACK_TAG, STREAMS, home};
 use crate::emit::{A, At, Forward, R13, R14, R15, Reg};
 use crate::flags::Scratch;
 use crate::stubs;
@@ -14,6 +14,15 @@ pub(super) struct StackMiss {
     /// How far from RSP it is, and its size.
     pub displacement: i32,
     pub size: usize,
+    pub back: At,
+}
+
+/// An access of a loop that is not on the page it was on last; R15 is how far from that page's tag.
+pub(super) struct StreamMiss {
+    pub from: Forward,
+    pub number: usize,
+    pub size: usize,
+    pub tag: usize,
     pub back: At,
 }
 
@@ -36,13 +45,16 @@ impl Translator<'_> {
                 Some(displacement) => self.look_up_stack(size, displacement)?,
                 None => {
                     address(self)?;
-                    self.look_up(size, touch)?;
+                    let steady = self.is_steady();
+                    self.look_up_steady(size, touch, steady)?;
                 }
             }
             return Ok(Spot::Sum);
         };
         let slot = context::group(member.group);
-        if self.known[member.group] {
+        if self.in_r15 == Some(member.group) {
+            // It is still there.
+        } else if self.known[member.group] {
             self.e.load(R15, slot);
         } else {
             let group = self.groups[member.group];
@@ -55,7 +67,8 @@ impl Translator<'_> {
                         R15
                     });
                     self.e.lea(R15, from, member.from_base);
-                    self.look_up(group.span, group.touch)?;
+                    let steady = !self.wild[usize::from(base)];
+                    self.look_up_steady(group.span, group.touch, steady)?;
                 }
             }
             self.join();
@@ -63,6 +76,7 @@ impl Translator<'_> {
             self.known[member.group] = true;
             self.leads = true;
         }
+        self.in_r15 = Some(member.group);
         Ok(Spot::At(member.offset))
     }
 
@@ -80,6 +94,48 @@ impl Translator<'_> {
                 Ok(0)
             }
         }
+    }
+
+    /// Whether the address of the instruction's memory operand changes by a constant in every round of the loop.
+    fn is_steady(&self) -> bool {
+        let instr = &self.source.trace.steps[self.now].instr;
+        [instr.memory_base(), instr.memory_index()]
+            .into_iter()
+            .filter(|register| register.is_gpr())
+            .all(|register| !self.wild[register.full_register().number()])
+            && !instr.is_stack_instruction()
+            && matches!(self.source.trace.end, crate::trace::End::Loop(_))
+    }
+
+    /// As `look_up`; a steady access of a loop is most often on the page it was on the last time.
+    fn look_up_steady(&mut self, size: usize, touch: Touch, steady: bool) -> Emitted {
+        let kind = usize::from(touch == Touch::Write);
+        let taken = self.streams[kind];
+        if !steady || taken == STREAMS {
+            return self.look_up(size, touch);
+        }
+        self.streams[kind] += 1;
+        let number = kind * STREAMS + taken;
+        let (tag_word, page_word) = context::stream(number);
+        self.before_lookup()?;
+        let e = &mut self.e;
+        e.subtract_from(R15, tag_word);
+        e.compare_constant(R15, 4096 - size as i32);
+        let from = e.jump_if(A);
+        e.load(R14, page_word);
+        let back = e.here();
+        let tag = match touch {
+            Touch::Read => offset_of!(Entry, read),
+            Touch::Write => offset_of!(Entry, write),
+        };
+        self.trouble.streams.push(StreamMiss {
+            from,
+            number,
+            size,
+            tag,
+            back,
+        });
+        self.after_lookup()
     }
 
     /// Looks up the access of `size` bytes at the address in R15. Then R14 + R15 is where it is in the host.
@@ -121,6 +177,7 @@ impl Translator<'_> {
 
     /// Flags out of the way; R14 is not free.
     fn before_lookup(&mut self) -> Emitted {
+        self.in_r15 = None;
         self.clobber()?;
         if self.trouble.flags.is_none() {
             self.trouble.flags = Some(self.flags);

@@ -1,9 +1,9 @@
 //! The ways out of a translation: to other translations, to the interpreter, and the slow ways of instructions.
 
-use super::access::StackMiss;
+use super::access::{StackMiss, StreamMiss};
 use super::{Emitted, Translator, Trouble, Vector};
-use crate::context::{NEED_VECTOR, SHADOW_TOP};
-use crate::emit::{At, BE, Forward, R13, R14, R15, RSP};
+use crate::context::{NEED_VECTOR, SAVED_RCX, SHADOW_TOP};
+use crate::emit::{A, At, BE, Forward, R13, R14, R15, RCX, RSP};
 use crate::flags::Places;
 use ring3_host::addr::PAGE_SIZE;
 
@@ -70,6 +70,8 @@ pub(super) struct Slow {
     trouble: Trouble,
     flags: Places,
     vector: Vector,
+    /// The group whose place R15 is to hold.
+    in_r15: Option<usize>,
     way: Way,
 }
 
@@ -81,11 +83,19 @@ enum Way {
 }
 
 impl Slow {
-    pub fn of(trouble: Trouble, flags: Places, site: u32, vector: Vector, then: Then) -> Slow {
+    pub fn of(
+        trouble: Trouble,
+        flags: Places,
+        site: u32,
+        vector: Vector,
+        then: Then,
+        in_r15: Option<usize>,
+    ) -> Slow {
         Slow {
             trouble,
             flags,
             vector,
+            in_r15,
             way: Way::Callout(site, then),
         }
     }
@@ -109,6 +119,7 @@ impl Slow {
             trouble,
             flags,
             vector: Vector::Anywhere,
+            in_r15: None,
             way,
         }
     }
@@ -217,10 +228,17 @@ impl Translator<'_> {
     pub(super) fn write_slow(&mut self) -> Result<Vec<(u64, u64)>, super::NotHere> {
         let mut faults = Vec::new();
         for slow in std::mem::take(&mut self.slow) {
+            let mut elsewhere = Vec::new();
+            for miss in slow.trouble.streams {
+                elsewhere.push(self.write_stream_miss(miss));
+            }
             for miss in slow.trouble.stack {
                 self.write_stack_miss(miss);
             }
             let here = self.e.address(self.e.here());
+            for forward in elsewhere {
+                self.e.bind(forward);
+            }
             self.bind_here(slow.trouble.missed);
             let at = |at| self.other.address(at);
             faults.extend(slow.trouble.faults.into_iter().map(|from| (at(from), here)));
@@ -233,7 +251,7 @@ impl Translator<'_> {
                 }
                 Way::Callout(site, then) => {
                     self.callout(site)?;
-                    self.write_then(then, slow.vector);
+                    self.write_then(then, slow.vector, slow.in_r15);
                 }
             }
         }
@@ -253,7 +271,30 @@ impl Translator<'_> {
         e.jump_if_address(BE, self.other.address(miss.back));
     }
 
-    fn write_then(&mut self, then: Then, vector: Vector) {
+    /// Looks an access up, and makes its page the one that it was on last; the jump that is returned is taken if that is not
+    /// the way.
+    fn write_stream_miss(&mut self, miss: StreamMiss) -> Forward {
+        use ring3_x86_cpu::mmu::Entry;
+        let (tag_word, page_word) = crate::context::stream(miss.number);
+        self.bind_here([miss.from]);
+        let e = &mut self.e;
+        e.add_from(R15, tag_word);
+        crate::stubs::find_entry(e);
+        // sub r15, [r14 + tag]
+        e.raw(&[0x4d, 0x2b, 0x7e, miss.tag as u8]);
+        e.compare_constant(R15, 4096 - miss.size as i32);
+        let other = e.jump_if(A);
+        e.store(SAVED_RCX, RCX);
+        e.load_at(RCX, R14, miss.tag as i32);
+        e.store(tag_word, RCX);
+        e.load(RCX, SAVED_RCX);
+        e.load_at(R14, R14, std::mem::offset_of!(Entry, page) as i32);
+        e.store(page_word, R14);
+        self.jump_over(miss.back);
+        other
+    }
+
+    fn write_then(&mut self, then: Then, vector: Vector, in_r15: Option<usize>) {
         match then {
             Then::Leave(rip) => {
                 self.e.constant(R14, rip);
@@ -263,6 +304,9 @@ impl Translator<'_> {
                 self.swap_in();
                 if vector == Vector::InRegisters {
                     self.e.call_through(NEED_VECTOR);
+                }
+                if let Some(group) = in_r15 {
+                    self.e.load(R15, crate::context::group(group));
                 }
                 self.jump_over(back);
             }

@@ -166,6 +166,7 @@ impl Translator<'_> {
             ..Places::NOWHERE
         };
         self.vector = super::Vector::Anywhere;
+        self.in_r15 = None;
         self.known = [false; crate::groups::MOST];
     }
 
@@ -211,6 +212,7 @@ impl Translator<'_> {
     /// R15 = the jump cache's entry of the address in R14. An address that is not there takes the slow way: the
     /// interpreter finds out what is wrong with it, or the run loop what to execute.
     fn find_indirect(&mut self) {
+        self.in_r15 = None;
         let miss = stubs::find_jump(&mut self.e);
         if self.trouble.flags.is_none() {
             self.trouble.flags = Some(self.flags);

@@ -173,6 +173,32 @@ fn is_implicit_memory(kind: OpKind) -> bool {
     )
 }
 
+/// Instructions on registers that cannot fail, and that no callout is needed for.
+pub(super) fn is_harmless(instr: &Instruction) -> bool {
+    use Mnemonic as M;
+    let simple = matches!(
+        instr.mnemonic(),
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Lea
+            | M::Add
+            | M::Sub
+            | M::And
+            | M::Or
+            | M::Xor
+            | M::Cmp
+            | M::Test
+            | M::Not
+            | M::Shl
+            | M::Shr
+            | M::Sar
+            | M::Nop
+    );
+    simple && !has_high_byte(instr) && register_operands(instr).all(Register::is_gpr)
+}
+
 /// Instructions that leave no trace.
 fn does_nothing(instr: &Instruction) -> bool {
     use Mnemonic as M;
@@ -278,6 +304,7 @@ impl Translator<'_> {
             self.maker = Maker::of(&host);
             return Ok(());
         }
+        self.in_r15 = None;
         self.substituted(*instr, &[R14, R15], faults)
     }
 
@@ -538,6 +565,7 @@ impl Translator<'_> {
     fn load_address(&mut self, instr: &Instruction) -> Emitted {
         let guest = number(instr.op0_register());
         let size = instr.op0_register().size();
+        self.in_r15 = None;
         let place = self.host_of(guest);
         let host = usize::from(place.unwrap_or(R15).0);
         if instr.is_ip_rel_memory_operand() {
