@@ -62,6 +62,8 @@ words! {
     RETURN = 25,
     /// What the last operation that makes flags found, if it is gone.
     VALUE = 26,
+    /// Of a string operation: where the destination ends in the host, or the element that is moved.
+    STRING_END = 27,
 }
 
 /// Pages that accesses of loops were in last, a pair of words each as [`STACK_TAG`] and [`STACK_PAGE`] are: first of loads,

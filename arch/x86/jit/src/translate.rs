@@ -17,6 +17,7 @@ pub mod exits;
 mod flow;
 mod homes;
 mod operand;
+mod strings;
 mod swaps;
 
 use crate::Counting;
@@ -147,11 +148,17 @@ struct Trouble {
     streams: Vec<access::StreamMiss>,
     /// Host instructions that may fault.
     faults: Vec<At>,
+    /// A repeated string instruction that may; the size of its elements, and whether it moves.
+    repeats: Option<(At, u8, bool)>,
 }
 
 impl Trouble {
     fn is_empty(&self) -> bool {
-        self.missed.is_empty() && self.faults.is_empty() && self.stack.is_empty() && self.streams.is_empty()
+        self.repeats.is_none()
+            && self.missed.is_empty()
+            && self.faults.is_empty()
+            && self.stack.is_empty()
+            && self.streams.is_empty()
     }
 }
 
@@ -573,7 +580,7 @@ impl Translator<'_> {
         let links = self.links.len();
         let (vector, flags, known, streams) = (self.vector, self.flags, self.known, self.streams);
         self.leads = false;
-        let done = match self.flow(n, instr) {
+        let done = match self.flow(n, instr).or_else(|| self.string(instr)) {
             Some(done) => done,
             None => self.operation(n, instr),
         };
@@ -698,5 +705,6 @@ impl Translator<'_> {
 }
 
 fn touches_memory(instr: &Instruction) -> bool {
-    (0..instr.op_count()).any(|k| instr.op_kind(k) == OpKind::Memory) || instr.is_stack_instruction()
+    let memory = |kind| kind == OpKind::Memory || operand::is_implicit_memory(kind);
+    (0..instr.op_count()).any(|k| memory(instr.op_kind(k))) || instr.is_stack_instruction()
 }

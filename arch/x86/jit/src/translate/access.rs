@@ -139,7 +139,7 @@ impl Translator<'_> {
     }
 
     /// Looks up the access of `size` bytes at the address in R15. Then R14 + R15 is where it is in the host.
-    fn look_up(&mut self, size: usize, touch: Touch) -> Emitted {
+    pub(super) fn look_up(&mut self, size: usize, touch: Touch) -> Emitted {
         let tag = match touch {
             Touch::Read => offset_of!(Entry, read),
             Touch::Write => offset_of!(Entry, write),
@@ -176,7 +176,7 @@ impl Translator<'_> {
     }
 
     /// Flags out of the way; R14 is not free.
-    fn before_lookup(&mut self) -> Emitted {
+    pub(super) fn before_lookup(&mut self) -> Emitted {
         self.in_r15 = None;
         self.clobber()?;
         if self.trouble.flags.is_none() {

@@ -232,6 +232,11 @@ impl Translator<'_> {
             for miss in slow.trouble.streams {
                 elsewhere.push(self.write_stream_miss(miss));
             }
+            if let Some((at, size, moves)) = slow.trouble.repeats {
+                faults.push((self.other.address(at), self.e.address(self.e.here())));
+                self.write_interrupted(size, moves);
+                elsewhere.push(self.e.jump());
+            }
             for miss in slow.trouble.stack {
                 self.write_stack_miss(miss);
             }

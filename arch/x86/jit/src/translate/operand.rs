@@ -157,7 +157,7 @@ fn is_conditional(instr: &Instruction) -> bool {
         && !instr.is_loopcc()
 }
 
-fn is_implicit_memory(kind: OpKind) -> bool {
+pub(super) fn is_implicit_memory(kind: OpKind) -> bool {
     use OpKind as K;
     matches!(
         kind,
