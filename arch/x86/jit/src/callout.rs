@@ -66,6 +66,7 @@ pub extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
     core.state.rip = site.base;
     let shadows = core.state.interruptibility;
     core.state.interruptibility.sti_shadow = false;
+    let table = core.mmu.table_address();
     let done = (site.op.run)(core, &site.op, stay.world);
     if done.is_ok() {
         let next = match site.kind {
@@ -81,6 +82,10 @@ pub extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
         };
         if let Some(next) = next {
             prepare(core);
+            // Only these may have voided a translation.
+            if site.kind == Kind::Changes || core.mmu.table_address() != table {
+                forget_pages(&mut core.tier);
+            }
             return next;
         }
     } else if matches!(done, Err(ring3_x86_cpu::Stop::Pause)) {
@@ -114,7 +119,6 @@ fn prepare(core: &mut Core) {
     words[word::TABLE] = core.mmu.table_address();
     words[word::FS_BASE] = core.state.seg[FS].base;
     words[word::GS_BASE] = core.state.seg[GS].base;
-    forget_pages(words);
 }
 
 /// Whether nothing but these wants attention, and no instruction needs care; then they have it.

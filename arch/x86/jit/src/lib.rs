@@ -10,7 +10,7 @@
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
-//! Not supported, and left to the interpreter: code that is not 64-bit, blocks whose only instruction crosses a page. x87 and
+//! Not supported, and left to the interpreter: code that is not 64-bit, or at level 1 or 2; blocks whose only instruction crosses a page. x87 and
 //! MMX instructions are callouts.
 
 mod callout;
@@ -216,6 +216,7 @@ impl Jit {
                 core,
                 level: setting.level,
                 counting: self.counting,
+                user: setting.user,
                 base: self.memory.next(),
                 cold: self.memory.next_cold(),
                 stubs: self.stubs,
@@ -408,7 +409,7 @@ impl Tier for Jit {
         world: &mut dyn World,
         kick: &AtomicU32,
     ) -> Option<Ended> {
-        if core.mode.code_bits != 64 {
+        if core.mode.code_bits != 64 || matches!(core.mode.cpl, 1 | 2) {
             return None;
         }
         let setting = Setting::of(core);

@@ -19,6 +19,7 @@ mod homes;
 mod operand;
 mod strings;
 mod swaps;
+mod system;
 
 use crate::Counting;
 use crate::callout::{Kind, Site};
@@ -55,6 +56,8 @@ pub struct Source<'a> {
     /// The vector instructions that may be executed.
     pub level: Level,
     pub counting: Counting,
+    /// Whether it is executed at level 3, or else at level 0.
+    pub user: bool,
     /// Where it will be executed, the rarely executed part of it, and what surrounds it.
     pub base: u64,
     pub cold: u64,
@@ -475,6 +478,10 @@ impl Translator<'_> {
             self.need_aside()?;
         }
         let done = self.translated_or_called(n, &instr)?;
+        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
+            self.known = [false; groups::MOST];
+            self.in_r15 = None;
+        }
         self.flags.maker = maker;
         if instr.rflags_modified() & crate::flags::ARITHMETIC != 0 {
             self.flags = Places {
@@ -580,7 +587,11 @@ impl Translator<'_> {
         let links = self.links.len();
         let (vector, flags, known, streams) = (self.vector, self.flags, self.known, self.streams);
         self.leads = false;
-        let done = match self.flow(n, instr).or_else(|| self.string(instr)) {
+        let done = match self
+            .flow(n, instr)
+            .or_else(|| self.string(instr))
+            .or_else(|| self.system(instr))
+        {
             Some(done) => done,
             None => self.operation(n, instr),
         };
@@ -595,9 +606,6 @@ impl Translator<'_> {
             self.callout(site)?;
             self.swap_in();
             self.vector = Vector::Anywhere;
-            if self.source.trace.steps[n].kind() != Kind::Plain {
-                self.known = [false; groups::MOST];
-            }
             return Ok(Done::Called);
         }
         let trouble = std::mem::take(&mut self.trouble);

@@ -6,7 +6,7 @@
 use super::access::OffStack;
 use super::exits::Slow;
 use super::{Emitted, NotHere, Touch, Translator};
-use crate::context::{RETURN, SHADOW_LIMIT, TARGET, home};
+use crate::context::{RETURN, SHADOW_LIMIT, STRING_END, TARGET, home};
 use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
 use crate::flags::Places;
 use crate::stubs;
@@ -30,6 +30,7 @@ impl Translator<'_> {
                 };
                 self.push_constant(value as u64)
             }
+            Code::Push_rm64 if instr.op0_kind() == OpKind::Memory => self.push_memory(instr),
             Code::Pop_r64 => self.pop(number(instr.op0_register())),
             Code::Leaveq => self.leave(),
             // The trace goes on there.
@@ -62,6 +63,25 @@ impl Translator<'_> {
         });
         self.may_fault();
         self.e.store_at(R15, offset, host);
+        self.e.lea(R13, R13, -8);
+        Ok(())
+    }
+
+    fn push_memory(&mut self, instr: &Instruction) -> Emitted {
+        let stack = self.off_stack(instr);
+        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr))?;
+        self.may_fault();
+        self.e.load_at(R14, R15, offset);
+        self.e.store(STRING_END, R14);
+        self.push_value()
+    }
+
+    /// Pushes what [`STRING_END`] holds.
+    pub(super) fn push_value(&mut self) -> Emitted {
+        let offset = self.below_top()?;
+        self.e.load(R14, STRING_END);
+        self.may_fault();
+        self.e.store_at(R15, offset, R14);
         self.e.lea(R13, R13, -8);
         Ok(())
     }
