@@ -1,195 +1,207 @@
-//! The runs: one after the other, never two at once.
+//! The rounds: one run after the other, never two at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use ring3_guest::guest::patience;
-use ring3_guest::initramfs::WORKLOADS;
-use ring3_guest::machine::KernelLog;
-use ring3_guest::{Accel, Assets, Guest, Machine, Process, places};
-use serde::{Deserialize, Serialize};
+use anyhow::Result;
+use ring3_guest::Assets;
 
-use crate::{Options, Peer};
+use crate::counts::{self, Count};
+use crate::guest::{self, Errand, Task};
+use crate::programs::Programs;
+use crate::smp::{self, Pair};
+use crate::workloads::{Kind, Workload, chosen};
+use crate::{Options, Peer, exits, native};
 
 /// Everything that was measured.
 #[derive(Default)]
 pub struct Results {
-    /// Seconds of each round, by workload and peer.
-    pub seconds: BTreeMap<(&'static str, Peer), Vec<f64>>,
+    /// The figure of each round in the workload's unit, by workload and peer.
+    pub figures: BTreeMap<(&'static str, Peer), Vec<f64>>,
+    /// What the figures of smp are made of, by program and peer.
+    pub pairs: BTreeMap<(&'static str, Peer), Vec<Pair>>,
     pub counts: Vec<Count>,
     /// Runs that did not end well: peer and why.
     pub failures: Vec<String>,
 }
 
-/// Two runs of ring3 that differ only in the sh-loop.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Count {
-    pub boot: Stats,
-    pub boot_and_sh_loop: Stats,
+/// The figure of one run of a workload, or why it does not count.
+pub type Outcome = Result<f64, String>;
+
+/// A part of each round. Peers alternate within it, so that what is compared was measured at about the same time.
+enum Stage<'a> {
+    /// Workloads one by one on one processor, and whether the boot counts.
+    OneByOne(Errand<'a>, Boot),
+    Smp(Errand<'a>),
+    Exit(&'static Workload),
 }
 
-impl Count {
-    /// What sh-loop took: what the second run took more than the first.
-    pub fn sh_loop(&self) -> Option<Stats> {
-        let more = |of: fn(&Stats) -> u64| {
-            of(&self.boot_and_sh_loop)
-                .checked_sub(of(&self.boot))
-                .filter(|more| *more > 0)
-        };
-        Some(Stats {
-            guest_instructions: more(|stats| stats.guest_instructions)?,
-            guest_ns: more(|stats| stats.guest_ns)?,
-        })
-    }
-}
-
-/// What ring3 writes to the file that `RING3_STATS` names: what was executed, and the time spent in guest mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stats {
-    pub guest_instructions: u64,
-    pub guest_ns: u64,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Boot {
+    Counts,
+    DoesNot,
 }
 
 /// All rounds of all peers, then the instruction counts.
-pub fn all(options: &Options, assets: &Assets) -> Result<Results> {
+pub fn all(options: &Options, assets: &Assets, qemu: &Path) -> Result<Results> {
+    let workloads = chosen(&options.workloads)?;
+    eprintln!("bench: building the programs");
+    let programs = Programs::build(assets, qemu)?;
+    let stages = stages(&programs, &workloads, options.percent)?;
     let mut results = Results::default();
-    let mut alive = options.peers.clone();
+    let mut broken = BTreeSet::new();
     for round in 1..=options.runs {
-        for peer in alive.clone() {
-            eprintln!("bench: round {round} of {}: {}", options.runs, peer.name());
-            let outcome = match peer {
-                Peer::Native => native(assets),
-                Peer::Tcg => guest(Accel::Tcg, assets),
-                Peer::Ring3 => guest(Accel::Ring3, assets),
-            };
-            match outcome {
-                Ok(times) => {
-                    for (workload, time) in times {
-                        results
-                            .seconds
-                            .entry((workload, peer))
-                            .or_default()
-                            .push(time.as_secs_f64());
-                    }
+        for (index, stage) in stages.iter().enumerate() {
+            for peer in &options.peers {
+                if broken.contains(&(index, *peer)) || !stage.suits(*peer) {
+                    continue;
                 }
-                Err(error) => {
-                    eprintln!("bench: {} failed: {error:#}", peer.name());
-                    let reason = format!("{error:#}");
-                    let first = reason.lines().next().unwrap_or_default();
-                    results
-                        .failures
-                        .push(format!("{}, round {round}: {first}", peer.name()));
-                    alive.retain(|other| *other != peer);
+                eprintln!(
+                    "bench: round {round} of {}: {}: {}",
+                    options.runs,
+                    stage.name(),
+                    peer.name()
+                );
+                // What broke once would only take its time again.
+                if let Err(error) = results.run(round, stage, *peer, options.percent) {
+                    results.fail(round, *peer, &format!("{error:#}"));
+                    broken.insert((index, *peer));
                 }
             }
         }
     }
-    if alive.contains(&Peer::Ring3) {
-        for round in 1..=options.counts {
+    let counted = workloads.iter().any(|workload| workload.name == "sh-loop");
+    if counted && options.peers.contains(&Peer::Ring3) && !broken.contains(&(0, Peer::Ring3)) {
+        for number in 1..=options.counts {
             eprintln!(
-                "bench: counting guest instructions, {round} of {}",
+                "bench: counting guest instructions, {number} of {}",
                 options.counts
             );
-            results.counts.push(Count {
-                boot: counted(assets, "")?,
-                boot_and_sh_loop: counted(assets, "sh-loop")?,
-            });
+            results.counts.push(counts::pair(&programs)?);
         }
     }
     Ok(results)
 }
 
-type Times = Vec<(&'static str, Duration)>;
+fn stages<'a>(
+    programs: &'a Programs,
+    workloads: &[&'static Workload],
+    percent: u32,
+) -> Result<Vec<Stage<'a>>> {
+    let mut stages = Vec::new();
+    let inside = workloads.iter().filter(|workload| workload.runs_inside());
+    let tasks: Vec<Task> = inside.map(|workload| Task { workload, copies: 1 }).collect();
+    let boot = if workloads.iter().any(|workload| workload.kind == Kind::Boot) {
+        Boot::Counts
+    } else {
+        Boot::DoesNot
+    };
+    if !tasks.is_empty() || boot == Boot::Counts {
+        stages.push(Stage::OneByOne(errand(programs, tasks, 1, percent)?, boot));
+    }
+    if workloads.iter().any(|workload| workload.kind == Kind::Smp) {
+        let percent = (percent * smp::PERCENT / 100).max(1);
+        stages.push(Stage::Smp(errand(programs, smp::tasks(), smp::CPUS, percent)?));
+    }
+    let exits = workloads.iter().filter(|workload| workload.kind == Kind::Exit);
+    stages.extend(exits.map(|workload| Stage::Exit(workload)));
+    Ok(stages)
+}
 
-/// The shell workloads on the host, with the busybox that the guest has.
-fn native(assets: &Assets) -> Result<Times> {
-    let dir = places::target().join("bench");
-    std::fs::create_dir_all(&dir)?;
-    let mut times = Vec::new();
-    for (name, script) in WORKLOADS {
-        let file = dir.join(format!("{name}.sh"));
-        std::fs::write(&file, script)?;
-        let mut command = Command::new(&assets.busybox);
-        command.arg("sh").arg(&file).env("BUSYBOX", &assets.busybox);
-        let start = Instant::now();
-        let status = command.status().context("starting busybox")?;
-        times.push((name, start.elapsed()));
-        if !status.success() {
-            bail!("{name} ended with {status}");
+/// An errand, with the checksums that the host finds.
+fn errand(programs: &Programs, tasks: Vec<Task>, cpus: u32, percent: u32) -> Result<Errand<'_>> {
+    eprintln!("bench: what the programs must find");
+    let mut expected = BTreeMap::new();
+    for task in &tasks {
+        let name = task.workload.name;
+        if matches!(task.workload.kind, Kind::Program(_)) && !expected.contains_key(name) {
+            expected.insert(name, programs.run(name, percent, 1)?.checksum);
         }
     }
-    Ok(times)
+    Ok(Errand {
+        programs,
+        tasks,
+        cpus,
+        percent,
+        expected,
+    })
 }
 
-fn machine(accel: Accel, tests: &str) -> Machine {
-    let mut machine = Machine::new(accel);
-    machine.kernel_log = KernelLog::Shown;
-    if !tests.is_empty() {
-        machine = machine.word("test", tests);
+impl Stage<'_> {
+    /// Whether a peer can be asked: only a KVM has VM exits that a client sees.
+    fn suits(&self, peer: Peer) -> bool {
+        match self {
+            Self::OneByOne(..) | Self::Smp(_) => true,
+            Self::Exit(_) => matches!(peer, Peer::Ring3 | Peer::Kvm),
+        }
     }
-    machine.word("then", "poweroff")
-}
 
-/// One guest: the boot, then every shell workload in it.
-fn guest(accel: Accel, assets: &Assets) -> Result<Times> {
-    let names = WORKLOADS.map(|(name, _)| name);
-    let mut guest = Guest::start(&machine(accel, &names.join(",")), assets)?;
-    let booted = guest.process.expect("guest: init", patience(300))?;
-    let mut times = vec![("boot", booted.at - guest.process.started)];
-    for name in names {
-        let start = guest
-            .process
-            .expect(&format!("guest: start {name}"), patience(120))?;
-        let end = guest
-            .process
-            .expect(&format!("guest: end {name}"), patience(300))?;
-        guest.passed(name, patience(10))?;
-        times.push((name, end.at - start.at));
+    fn name(&self) -> &'static str {
+        match self {
+            Self::OneByOne(..) => "one by one",
+            Self::Smp(_) => "two processors",
+            Self::Exit(workload) => workload.name,
+        }
     }
-    guest.powered_off()?;
-    Ok(times)
 }
 
-/// One more run of ring3, which writes its account.
-fn counted(assets: &Assets, tests: &str) -> Result<Stats> {
-    let dir = places::target().join("bench");
-    std::fs::create_dir_all(&dir)?;
-    let file = dir.join("stats.json");
-    let _ = std::fs::remove_file(&file);
-    let mut command = machine(Accel::Ring3, tests).command(assets)?;
-    command.env("RING3_STATS", &file);
-    let mut guest = Guest {
-        process: Process::start(command)?,
-    };
-    guest.process.expect("guest: poweroff", patience(600))?;
-    guest.process.wait_success(patience(60))?;
-    read_stats(&file)
+impl Results {
+    /// One peer's part of a stage.
+    fn run(&mut self, round: usize, stage: &Stage, peer: Peer, percent: u32) -> Result<()> {
+        match stage {
+            Stage::OneByOne(errand, boot) => {
+                let booted = perform(peer, errand, |task, outcome| {
+                    self.take(round, task.workload.name, peer, outcome)
+                })?;
+                if let (Some(seconds), Boot::Counts) = (booted, boot) {
+                    self.take(round, "boot", peer, Ok(seconds));
+                }
+            }
+            Stage::Smp(errand) => {
+                let mut pairs = smp::Round::default();
+                perform(peer, errand, |task, outcome| match outcome {
+                    Ok(seconds) => pairs.take(task, seconds),
+                    Err(reason) => self.fail(round, peer, &format!("two processors: {reason}")),
+                })?;
+                self.take_pairs(round, peer, &pairs);
+            }
+            Stage::Exit(workload) => {
+                let nanoseconds = exits::one(peer, workload.name, percent)?;
+                self.take(round, workload.name, peer, Ok(nanoseconds));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, round: usize, workload: &'static str, peer: Peer, outcome: Outcome) {
+        match outcome {
+            Ok(figure) => self.figures.entry((workload, peer)).or_default().push(figure),
+            Err(reason) => self.fail(round, peer, &reason),
+        }
+    }
+
+    fn take_pairs(&mut self, round: usize, peer: Peer, pairs: &smp::Round) {
+        let Some(pairs) = pairs.pairs() else { return };
+        if let Some(work) = smp::work(&pairs) {
+            self.take(round, "smp", peer, Ok(work));
+        }
+        for (program, pair) in pairs {
+            self.pairs.entry((program, peer)).or_default().push(pair);
+        }
+    }
+
+    fn fail(&mut self, round: usize, peer: Peer, reason: &str) {
+        eprintln!("bench: {} failed: {reason}", peer.name());
+        let first = reason.lines().next().unwrap_or_default();
+        self.failures
+            .push(format!("{}, round {round}: {first}", peer.name()));
+    }
 }
 
-fn read_stats(file: &Path) -> Result<Stats> {
-    let text = std::fs::read_to_string(file).context("ring3 wrote no account")?;
-    serde_json::from_str(&text).context("reading what RING3_STATS wrote")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Count, Stats};
-
-    #[test]
-    fn the_loop_is_the_difference() {
-        let stats = |guest_instructions, guest_ns| Stats {
-            guest_instructions,
-            guest_ns,
-        };
-        let count = |boot_and_sh_loop| Count {
-            boot: stats(10, 5),
-            boot_and_sh_loop,
-        };
-        assert_eq!(count(stats(35, 9)).sh_loop(), Some(stats(25, 4)));
-        assert_eq!(count(stats(9, 9)).sh_loop(), None);
-        assert_eq!(count(stats(35, 5)).sh_loop(), None);
+/// An errand on a peer, whatever that is; how many seconds it took to boot, if it had to.
+fn perform(peer: Peer, errand: &Errand, done: impl FnMut(Task, Outcome)) -> Result<Option<f64>> {
+    match peer.accel() {
+        None => native::run(errand, done).map(|()| None),
+        Some(accel) => guest::run(accel, errand, done).map(|booted| Some(booted.as_secs_f64())),
     }
 }

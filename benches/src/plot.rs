@@ -2,23 +2,40 @@
 
 use std::fmt::Write;
 
-use crate::report::Report;
+use crate::Peer;
+use crate::report::{Cell, Report, Row};
+use crate::table::figure;
+use crate::workloads::Unit;
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 150.0;
-const BAR: f64 = 22.0;
-const GAP: f64 = 4.0;
-const GROUP_GAP: f64 = 26.0;
+const BAR: f64 = 15.0;
+const GAP: f64 = 2.0;
+const GROUP_GAP: f64 = 12.0;
 const TOP: f64 = 46.0;
 /// Room to the right of the longest bar for its label.
 const LABEL: f64 = 190.0;
 
-fn colour(peer: &str) -> &'static str {
+fn colour(peer: Peer) -> &'static str {
     match peer {
-        "native" => "#9aa0a6",
-        "tcg" => "#e8a33d",
-        _ => "#2f6fde",
+        Peer::Native => "#9aa0a6",
+        Peer::Tcg => "#e8a33d",
+        Peer::Ring3 => "#2f6fde",
+        Peer::Kvm => "#4c9f70",
     }
+}
+
+fn label(row: &Row, cell: &Cell) -> String {
+    let unit = match row.unit {
+        Unit::Seconds => "s",
+        Unit::Nanoseconds => "ns",
+        Unit::WorkOfOne => "of one (longer is better)",
+    };
+    let ratio = match cell.over_native {
+        Some(ratio) if cell.peer != Peer::Native => format!(" ({ratio:.1}x native)"),
+        _ => String::new(),
+    };
+    format!("{} {unit}{ratio}", figure(row.unit, cell.median))
 }
 
 pub fn svg(report: &Report) -> String {
@@ -33,35 +50,31 @@ pub fn svg(report: &Report) -> String {
         let _ = writeln!(
             bars,
             r#"<text x="10" y="{:.0}" font-weight="bold">{}</text>"#,
-            y + 15.0,
+            y + BAR * 0.8,
             row.workload
         );
         for cell in &row.cells {
             let length = (WIDTH - LEFT - LABEL) * cell.median / longest;
-            let ratio = match cell.over_native {
-                Some(ratio) if cell.peer != "native" => format!(" ({ratio:.1}x native)"),
-                _ => String::new(),
-            };
-            let middle = y + BAR * 0.7;
+            let middle = y + BAR * 0.8;
             let _ = writeln!(
                 bars,
-                r#"<text x="{:.0}" y="{middle:.0}" text-anchor="end">{}</text><rect x="{LEFT}" y="{y:.0}" width="{length:.1}" height="{BAR}" fill="{}"/><text x="{:.0}" y="{middle:.0}">{:.3} s{ratio}</text>"#,
+                r#"<text x="{:.0}" y="{middle:.0}" text-anchor="end">{}</text><rect x="{LEFT}" y="{y:.0}" width="{length:.1}" height="{BAR}" fill="{}"/><text x="{:.0}" y="{middle:.0}">{}</text>"#,
                 LEFT - 8.0,
-                cell.peer,
+                cell.peer.name(),
                 colour(cell.peer),
                 LEFT + length + 6.0,
-                cell.median,
+                label(row, cell),
             );
             y += BAR + GAP;
         }
         y += GROUP_GAP;
     }
     let mut out = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y:.0}" font-family="sans-serif" font-size="13"><rect width="100%" height="100%" fill="white"/>"#
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y:.0}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>"#
     );
     let _ = writeln!(
         out,
-        r#"<text x="10" y="22" font-size="16">ring3 and its peers: median seconds, shorter is better</text>"#
+        r#"<text x="10" y="22" font-size="16">ring3 and its peers: medians; shorter is better</text>"#
     );
     out.push_str(&bars);
     out.push_str("</svg>\n");
@@ -70,31 +83,16 @@ pub fn svg(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::report::{Cell, Report, Row};
+    use crate::Peer;
+    use crate::measure::Results;
+    use crate::report::Report;
 
     #[test]
     fn bars_are_proportional() {
-        let cell = |peer, median| Cell {
-            peer,
-            seconds: vec![median],
-            median,
-            over_native: Some(median),
-        };
-        let row = Row {
-            workload: "sh-loop",
-            what: "",
-            cells: vec![cell("native", 1.0), cell("tcg", 4.0)],
-            ring3_over_tcg: None,
-        };
-        let report = Report {
-            compared: Vec::new(),
-            rows: vec![row],
-            counts: Vec::new(),
-            speed: None,
-            absent: Vec::new(),
-            failures: Vec::new(),
-        };
-        let svg = super::svg(&report);
+        let mut results = Results::default();
+        results.figures.insert(("sh-loop", Peer::Native), vec![1.0]);
+        results.figures.insert(("sh-loop", Peer::Tcg), vec![4.0]);
+        let svg = super::svg(&Report::new(&results, Vec::new()));
         assert!(
             svg.contains(r#"width="420.0""#) && svg.contains(r#"width="105.0""#),
             "{svg}"

@@ -1,14 +1,18 @@
-//! Medians, ratios, and the table and JSON made of them.
+//! Medians, ratios, and the JSON made of them.
 
-use std::fmt::Write;
 use std::process::Command;
 
 use anyhow::Result;
+use ring3_guest::places::Qemu;
 use ring3_guest::{Assets, places};
 use serde::Serialize;
 
-use crate::measure::{Count, Results, Stats};
-use crate::{ABSENT, Peer, WORKLOADS};
+use crate::Peer;
+use crate::counts::{Count, Stats};
+use crate::measure::Results;
+use crate::smp::Pair;
+use crate::targets::{self, Verdict};
+use crate::workloads::{Class, Kind, Unit, WORKLOADS, Workload, of_kind};
 
 /// All that is said about a run of the benchmarks.
 #[derive(Serialize)]
@@ -16,10 +20,51 @@ pub struct Report {
     /// What was compared, versions included.
     pub compared: Vec<String>,
     pub rows: Vec<Row>,
+    pub compute: Compute,
+    pub targets: Vec<Verdict>,
+    pub smp: Vec<Program>,
     pub counts: Vec<Count>,
     pub speed: Option<Speed>,
-    pub absent: Vec<&'static str>,
     pub failures: Vec<String>,
+}
+
+/// One workload.
+#[derive(Serialize)]
+pub struct Row {
+    pub workload: &'static str,
+    pub what: &'static str,
+    pub unit: Unit,
+    pub cells: Vec<Cell>,
+}
+
+/// One workload on one peer.
+#[derive(Serialize)]
+pub struct Cell {
+    pub peer: Peer,
+    pub figures: Vec<f64>,
+    pub median: f64,
+    /// Median over native's, where both are times.
+    pub over_native: Option<f64>,
+    pub over_tcg: Option<f64>,
+}
+
+/// Geometric means over the compute programs that both peers did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Compute {
+    pub programs: usize,
+    /// Whether these are all that there are.
+    pub complete: bool,
+    pub ring3_over_native: Option<f64>,
+    pub tcg_over_native: Option<f64>,
+    pub tcg_over_ring3: Option<f64>,
+}
+
+/// One program of smp on one peer.
+#[derive(Serialize)]
+pub struct Program {
+    pub program: &'static str,
+    pub peer: Peer,
+    pub pairs: Vec<Pair>,
 }
 
 /// How fast ring3 is on sh-loop.
@@ -33,137 +78,88 @@ pub struct Speed {
     pub in_guest_mode: f64,
 }
 
-/// One workload.
-#[derive(Serialize)]
-pub struct Row {
-    pub workload: &'static str,
-    pub what: &'static str,
-    pub cells: Vec<Cell>,
-    /// Median of ring3 over median of TCG.
-    pub ring3_over_tcg: Option<f64>,
-}
-
-/// One workload on one peer.
-#[derive(Serialize)]
-pub struct Cell {
-    pub peer: &'static str,
-    pub seconds: Vec<f64>,
-    pub median: f64,
-    pub over_native: Option<f64>,
-}
-
 impl Report {
-    pub fn new(results: &Results, assets: &Assets) -> Result<Self> {
-        let rows: Vec<Row> = WORKLOADS
-            .iter()
-            .map(|(workload, what)| row(results, workload, what))
-            .collect();
-        Ok(Self {
-            compared: compared(assets),
-            rows,
+    pub fn new(results: &Results, compared: Vec<String>) -> Self {
+        let programs = results.pairs.iter().map(|((program, peer), pairs)| Program {
+            program,
+            peer: *peer,
+            pairs: pairs.clone(),
+        });
+        let compute = compute(results);
+        Self {
+            compared,
+            rows: WORKLOADS.iter().map(|workload| row(results, workload)).collect(),
+            compute,
+            targets: targets::judge(results, &compute),
+            smp: programs.collect(),
             counts: results.counts.clone(),
             speed: speed(results),
-            absent: ABSENT.to_vec(),
             failures: results.failures.clone(),
-        })
+        }
     }
 
     pub fn json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)?)
     }
+}
 
-    pub fn table(&self) -> String {
-        let mut out = String::new();
-        let mut line = |text: String| {
-            let _ = writeln!(out, "{}", text.trim_end());
-        };
-        for compared in &self.compared {
-            line(compared.clone());
-        }
-        line(String::new());
-        line(format!(
-            "{:<10} {:<7} {:>9} {:>18} {:>9}  runs",
-            "workload", "peer", "median s", "min..max", "x native"
-        ));
-        for row in &self.rows {
-            for cell in &row.cells {
-                let over = cell
-                    .over_native
-                    .map_or_else(|| "-".to_string(), |ratio| format!("{ratio:.1}"));
-                let (low, high) = range(&cell.seconds);
-                line(format!(
-                    "{:<10} {:<7} {:>9.3} {:>18} {:>9}  {}",
-                    row.workload,
-                    cell.peer,
-                    cell.median,
-                    format!("{low:.3}..{high:.3}"),
-                    over,
-                    cell.seconds.len()
-                ));
-            }
-        }
-        line(String::new());
-        for row in &self.rows {
-            if let Some(ratio) = row.ring3_over_tcg {
-                line(format!(
-                    "ring3 takes {ratio:.2} times as long as TCG on {} ({})",
-                    row.workload, row.what
-                ));
-            }
-        }
-        line(match self.speed {
-            None => "guest instructions a second: not counted".to_string(),
-            Some(speed) => format!(
-                "ring3 runs {} million guest instructions a second on sh-loop by the clock, {:.1} million in guest mode \
-                 ({:.0} million instructions)",
-                speed
-                    .on_the_clock
-                    .map_or_else(|| "?".to_string(), |rate| format!("{rate:.1}")),
-                speed.in_guest_mode,
-                speed.instructions / 1e6
-            ),
-        });
-        for failure in &self.failures {
-            line(format!("failed: {failure}"));
-        }
-        line(format!(
-            "not measured yet: {}; a real KVM",
-            self.absent.join(", ")
-        ));
-        out
+impl Results {
+    /// The middle figure of a workload on a peer.
+    pub fn median(&self, workload: &'static str, peer: Peer) -> Option<f64> {
+        median(self.figures.get(&(workload, peer))?)
+    }
+
+    /// The median of one peer over that of another.
+    pub fn ratio(&self, workload: &'static str, peer: Peer, over: Peer) -> Option<f64> {
+        Some(self.median(workload, peer)? / self.median(workload, over)?)
     }
 }
 
-fn row(results: &Results, workload: &'static str, what: &'static str) -> Row {
-    let median_of = |peer| {
-        results
-            .seconds
-            .get(&(workload, peer))
-            .and_then(|times| median(times))
+fn row(results: &Results, workload: &Workload) -> Row {
+    let name = workload.name;
+    let ratio = |peer, over| {
+        (workload.unit() == Unit::Seconds)
+            .then(|| results.ratio(name, peer, over))
+            .flatten()
     };
-    let native = median_of(Peer::Native);
-    let cells = [Peer::Native, Peer::Tcg, Peer::Ring3]
-        .into_iter()
-        .filter_map(|peer| {
-            let seconds = results.seconds.get(&(workload, peer))?.clone();
-            let median = median(&seconds)?;
-            let over_native = native.map(|native| median / native);
-            Some(Cell {
-                peer: peer.name(),
-                seconds,
-                median,
-                over_native,
-            })
+    let cells = Peer::ALL.into_iter().filter_map(|peer| {
+        Some(Cell {
+            peer,
+            figures: results.figures.get(&(name, peer))?.clone(),
+            median: results.median(name, peer)?,
+            over_native: ratio(peer, Peer::Native),
+            over_tcg: ratio(peer, Peer::Tcg),
         })
-        .collect();
-    let ring3_over_tcg = median_of(Peer::Ring3)
-        .zip(median_of(Peer::Tcg))
-        .map(|(ring3, tcg)| ring3 / tcg);
+    });
     Row {
-        workload,
-        what,
-        cells,
-        ring3_over_tcg,
+        workload: name,
+        what: workload.what,
+        unit: workload.unit(),
+        cells: cells.collect(),
+    }
+}
+
+fn compute(results: &Results) -> Compute {
+    let programs: Vec<_> = of_kind(Kind::Program(Class::Compute)).collect();
+    let ratios = |peer, over| -> Vec<f64> {
+        let ratio = |program: &&Workload| results.ratio(program.name, peer, over);
+        programs.iter().filter_map(ratio).collect()
+    };
+    let pairs = [
+        ratios(Peer::Ring3, Peer::Native),
+        ratios(Peer::Tcg, Peer::Native),
+        ratios(Peer::Tcg, Peer::Ring3),
+    ];
+    let count = pairs.iter().map(Vec::len).max().unwrap_or(0);
+    // A mean over fewer programs than its neighbours' is of something else.
+    let [ring3_over_native, tcg_over_native, tcg_over_ring3] =
+        pairs.map(|ratios| geomean(ratios.iter().copied()).filter(|_| ratios.len() == count));
+    Compute {
+        programs: count,
+        complete: count == programs.len(),
+        ring3_over_native,
+        tcg_over_native,
+        tcg_over_ring3,
     }
 }
 
@@ -171,10 +167,7 @@ fn speed(results: &Results) -> Option<Speed> {
     let loops: Vec<_> = results.counts.iter().filter_map(Count::sh_loop).collect();
     let over = |of: fn(&Stats) -> f64| median(&loops.iter().map(of).collect::<Vec<_>>());
     let instructions = over(|stats| stats.guest_instructions as f64)?;
-    let seconds = results
-        .seconds
-        .get(&("sh-loop", Peer::Ring3))
-        .and_then(|times| median(times));
+    let seconds = results.median("sh-loop", Peer::Ring3);
     Some(Speed {
         instructions,
         on_the_clock: seconds.map(|seconds| instructions / seconds / 1e6),
@@ -194,71 +187,96 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| {
-        (low.min(*value), high.max(*value))
-    })
+/// The geometric mean; of nothing there is none.
+pub fn geomean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value.ln(), count + 1));
+    (count > 0).then(|| (sum / f64::from(count)).exp())
 }
 
-fn compared(assets: &Assets) -> Vec<String> {
-    let first_line = |command: &mut Command| {
-        let output = command.current_dir(places::workspace()).output().ok()?;
-        String::from_utf8(output.stdout)
-            .ok()?
-            .lines()
-            .next()
-            .map(str::to_string)
-    };
+/// What is compared.
+pub fn compared(assets: &Assets, qemu: &Qemu, peers: &[Peer]) -> Vec<String> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split(':').nth(1)?.trim().to_string())
+    });
+    let commit = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(places::workspace())
+        .output();
+    let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
     let unknown = || "unknown".to_string();
-    let cpu = std::fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find(|line| line.starts_with("model name"))?
-                .to_string();
-            Some(line.split(':').nth(1)?.trim().to_string())
-        })
-        .unwrap_or_else(unknown);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let qemu = first_line(Command::new("qemu-system-x86_64").arg("--version")).unwrap_or_else(unknown);
-    let commit =
-        first_line(Command::new("git").args(["describe", "--always", "--dirty"])).unwrap_or_else(unknown);
-    vec![
-        format!("host    {cpu}, {cores} cores"),
-        "native  the guest's static busybox on the host".to_string(),
-        format!("tcg     {qemu}, -accel tcg -cpu max"),
-        format!("ring3   {commit}, the same QEMU, -accel kvm -cpu host"),
-        format!("guest   {}, 1 processor, 512 MiB", assets.kernel_package),
-    ]
+    let mut lines = vec![format!(
+        "host    {}, {} cores",
+        cpu.unwrap_or_else(unknown),
+        std::thread::available_parallelism().map_or(1, usize::from)
+    )];
+    lines.extend(
+        Peer::ALL
+            .into_iter()
+            .filter(|peer| peers.contains(peer))
+            .map(|peer| {
+                let what = match peer {
+                    Peer::Native => "the same static programs on the host".to_string(),
+                    Peer::Tcg => format!("{}, -accel tcg -cpu max", qemu.version),
+                    Peer::Ring3 => format!(
+                        "{}, the same QEMU, -accel kvm -cpu host",
+                        commit.as_ref().map_or_else(|_| unknown(), String::clone)
+                    ),
+                    Peer::Kvm => "the machine's own KVM, the same QEMU, -accel kvm -cpu host".to_string(),
+                };
+                format!("{:<7} {what}", peer.name())
+            }),
+    );
+    lines.push(format!(
+        "guest   {}, 512 MiB, 1 processor; 2 for smp",
+        assets.kernel_package
+    ));
+    lines
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Results, Speed, median, row, speed};
+    use super::{Results, Speed, compute, geomean, median, row, speed};
     use crate::Peer;
-    use crate::measure::{Count, Stats};
+    use crate::counts::{Count, Stats};
+    use crate::workloads::{Class, Kind, WORKLOADS, of_kind};
 
     #[test]
-    fn medians() {
+    fn means() {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0]), Some(2.5));
+        assert_eq!(geomean([].into_iter()), None);
+        let four = geomean([2.0, 8.0].into_iter()).expect("of two");
+        assert!((four - 4.0).abs() < 1e-9);
     }
 
     #[test]
     fn ratios_are_of_medians() {
         let mut results = Results::default();
-        results
-            .seconds
-            .insert(("sh-loop", Peer::Native), vec![1.0, 9.0, 1.0]);
-        results
-            .seconds
-            .insert(("sh-loop", Peer::Tcg), vec![10.0, 12.0, 11.0]);
-        results.seconds.insert(("sh-loop", Peer::Ring3), vec![22.0]);
-        let row = row(&results, "sh-loop", "");
-        assert_eq!(row.ring3_over_tcg, Some(2.0));
+        let figures = &mut results.figures;
+        figures.insert(("sh-loop", Peer::Native), vec![1.0, 9.0, 1.0]);
+        figures.insert(("sh-loop", Peer::Tcg), vec![10.0, 12.0, 11.0]);
+        figures.insert(("sh-loop", Peer::Ring3), vec![22.0]);
+        let workload = WORKLOADS.iter().find(|workload| workload.name == "sh-loop");
+        let row = row(&results, workload.expect("a row"));
         assert_eq!(row.cells[1].over_native, Some(11.0));
+        assert_eq!(row.cells[2].over_tcg, Some(2.0));
+    }
+
+    #[test]
+    fn the_mean_is_over_what_all_peers_did() {
+        let mut results = Results::default();
+        for (i, program) in of_kind(Kind::Program(Class::Compute)).enumerate() {
+            results.figures.insert((program.name, Peer::Native), vec![1.0]);
+            results.figures.insert((program.name, Peer::Ring3), vec![2.0]);
+            if i > 0 {
+                results.figures.insert((program.name, Peer::Tcg), vec![6.0]);
+            }
+        }
+        let compute = compute(&results);
+        assert!(compute.complete && compute.tcg_over_native.is_none());
+        assert!((compute.ring3_over_native.expect("all did it") - 2.0).abs() < 1e-9);
     }
 
     #[test]
@@ -274,7 +292,7 @@ mod tests {
             boot_and_sh_loop: stats(100_001_000, 1_000_000_010),
         });
         results
-            .seconds
+            .figures
             .insert(("sh-loop", Peer::Ring3), vec![2.0, 1.0, 9.0]);
         let expected = Speed {
             instructions: 1e8,

@@ -2,5 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod e2e;
+pub mod lockstep;
 pub mod oracle;

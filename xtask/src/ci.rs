@@ -1,4 +1,4 @@
-//! `cargo xtask ci`, `test` and `e2e`.
+//! `cargo xtask ci`, `test`, `e2e` and `bench`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -46,6 +46,11 @@ const STEPS: [Step; 5] = [
         name: "the kvm-ioctls crate's tests",
         minutes: 10,
         work: || kvm_ioctls::run(None),
+    },
+    Step {
+        name: "the benchmarks run",
+        minutes: 10,
+        work: || bench(&ring3_benches::Options::smoke()).map(|()| Tally::default()),
     },
 ];
 
@@ -137,6 +142,22 @@ pub fn e2e(accel: &str, filter: Option<&str>) -> Result<Tally> {
     // One guest at a time, and `skipped:` lines are to be seen.
     command.args(["--include-ignored", "--test-threads", "1", "--nocapture"]);
     command.args(filter);
+    tests(&mut command)
+}
+
+/// Times the workloads.
+pub fn bench(options: &ring3_benches::Options) -> Result<()> {
+    build_ring3()?;
+    run(cargo().args(["build", "--release", "-p", "ring3-exits"]))?;
+    ring3_benches::run(options)
+}
+
+/// The test of `tests/tests/lockstep_boot.rs`.
+pub fn lockstep_boot(millions: u64) -> Result<Tally> {
+    let mut command = cargo();
+    command.env("RING3_INSTRUCTIONS", millions.to_string());
+    command.args(["test", "-p", "ring3-tests", "--test", "lockstep_boot"]);
+    command.args(["--", "--include-ignored", "--nocapture"]);
     tests(&mut command)
 }
 

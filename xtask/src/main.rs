@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// All checks and tests: lint, test, api, e2e, kvm-ioctls
+    /// All checks and tests: lint, test, api, e2e, kvm-ioctls, and that the benchmarks run
     Ci,
     /// Format, clippy, layer directions, unsafe islands, file sizes, documents, lock ranks
     Lint {
@@ -46,6 +46,12 @@ enum Task {
         accel: String,
         /// Run only the tests whose name contains this
         filter: Option<String>,
+    },
+    /// Debian's kernel boots on interpreter and translator in lockstep, compared all the way
+    LockstepBoot {
+        /// How far, in millions of instructions
+        #[arg(long, default_value_t = 300)]
+        millions: u64,
     },
     /// The kvm-ioctls crate's own tests under `ring3 run`
     KvmIoctls {
@@ -88,16 +94,14 @@ fn perform(task: Task) -> Result<()> {
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
         Task::Api => api::run().and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Assets { refresh } => assets(if refresh {
             Freshness::Newest
         } else {
             Freshness::Cached
         }),
-        Task::Bench(options) => {
-            ci::build_ring3()?;
-            ring3_benches::run(&options)
-        }
+        Task::Bench(options) => ci::bench(&options),
         Task::Demo(options) => demo::run(&options),
     }
 }

@@ -7,11 +7,15 @@
 //! No instruction of ours runs between loading and saving the registers: the kernel does both, on the way out of and
 //! into a signal handler whose frame is edited (see `child`). Not supported: code that makes system calls (it ends the
 //! child), privileged code, and exceptions that the kernel serves silently.
+//!
+//! [`ClientMemory`] and [`ThreadId`] are for tests that do to memory and threads what a client may do.
 
 mod child;
+mod client;
 mod direct;
 
 #[cfg(test)]
 mod tests;
 
+pub use client::{ClientMemory, ThreadId};
 pub use direct::{CODE32, CODE64, DATA, Direct, Lost, Registers, Rights, Segment, SegmentKind, Trap, Window};

@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The first program of the guest. What it does is decided by words of the kernel command line:
-#   ring3.test=a,b,...  tests to run, in order (the functions test_* below)
+#   ring3.test=a,b,...  tests to run, in order (the functions test_* below), or work:NAME[:COPIES], a workload of /work
+#   ring3.percent=N     how much of their work those of the workloads do that are programs
 #   ring3.then=WORD     afterwards: poweroff (default after tests), reboot, shell (default without tests)
 #   ring3.port=N        the TCP port of the host's server, for test_net
 # Every line meant for the harness starts with "guest:".
@@ -93,19 +94,28 @@ test_clock() {
     [ $((t1 - t0)) -ge 3 ] && [ $((t1 - t0)) -le 4 ]
 }
 
-# A workload of /work, with markers around it for the host's clock.
+# A workload of /work, with markers around it for the host's clock. It is a script, or a program that also says itself how
+# long it took; of programs, several copies may run at once.
 workload() {
+    local name=${1%%:*} copies=${1#*:}
+    [ "$copies" = "$1" ] && copies=1
     echo "guest: start $1"
-    sh "/work/$1.sh" || return 1
+    if [ -e "/work/$name.sh" ]; then
+        sh "/work/$name.sh" || return 1
+    else
+        "/work/$name" "$percent" $copies || return 1
+    fi
     echo "guest: end $1"
 }
-test_sh_loop() { workload sh-loop; }
-test_fork_exec() { workload fork-exec; }
+percent=$(word ring3.percent)
 
 tests=$(word ring3.test | tr ',' ' ')
 for t in $tests; do
-    name=$(echo "$t" | tr '-' '_')
-    if "test_$name"; then echo "guest: PASS $t"; else echo "guest: FAIL $t"; fi
+    case "$t" in
+        work:*) run="workload ${t#work:}";;
+        *) run=test_$(echo "$t" | tr '-' '_');;
+    esac
+    if $run; then echo "guest: PASS $t"; else echo "guest: FAIL $t"; fi
 done
 
 then=$(word ring3.then)

@@ -105,6 +105,15 @@ impl Console {
         }
     }
 
+    /// Waits for the rest of the line that the last match is in, and takes it.
+    pub fn rest_of_line(&self, patience: Duration) -> Result<String> {
+        let from = self.lock().cursor;
+        self.expect("\n", patience)?;
+        let text = self.lock();
+        let rest = String::from_utf8_lossy(&text.bytes[from..text.cursor]);
+        Ok(rest.trim_end().to_string())
+    }
+
     /// Forgets what was not matched yet.
     pub fn skip(&self) {
         let mut text = self.lock();
@@ -216,6 +225,18 @@ mod tests {
         assert!(console.expect("guest: init", Duration::from_secs(5)).is_ok());
         feeder.join().expect("feeder ends");
         thread.join().expect("reader ends");
+    }
+
+    #[test]
+    fn the_rest_of_a_line() {
+        let console = Console::new();
+        console.append(b"result a 1 2\r\nnext");
+        let reader = console.read_from(std::io::empty(), Echo::Silent);
+        reader.join().expect("reader ends");
+        assert!(console.expect("result a", SOON).is_ok());
+        assert_eq!(console.rest_of_line(SOON).expect("it ends"), " 1 2");
+        assert!(console.expect("next", SOON).is_ok());
+        assert!(console.rest_of_line(SOON).is_err());
     }
 
     #[test]

@@ -11,12 +11,6 @@ use crate::modules::{Module, Tree};
 const INIT: &str = include_str!("../init/init.sh");
 const DHCP: &str = include_str!("../init/dhcp.sh");
 
-/// The workloads, by name, as shell scripts that also run natively with `BUSYBOX` set.
-pub const WORKLOADS: [(&str, &str); 2] = [
-    ("sh-loop", include_str!("../init/sh-loop.sh")),
-    ("fork-exec", include_str!("../init/fork-exec.sh")),
-];
-
 /// The drivers that the tests' disks and network cards need.
 const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_net"];
 
@@ -38,9 +32,6 @@ pub fn build(kernel_package: &Path, busybox: &Path) -> Result<Vec<u8>> {
     }
     archive.file("init", 0o755, INIT.as_bytes());
     archive.file("work/dhcp.sh", 0o755, DHCP.as_bytes());
-    for (name, script) in WORKLOADS {
-        archive.file(&format!("work/{name}.sh"), 0o644, script.as_bytes());
-    }
     let mut order = String::new();
     for module in &modules {
         archive.file(&format!("modules/{}.ko", module.name), 0o644, &module.bytes);

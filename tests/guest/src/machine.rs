@@ -42,6 +42,8 @@ impl Accel {
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub accel: Accel,
+    /// The QEMU to run; the first on `PATH` if it is not said.
+    pub qemu: Option<PathBuf>,
     pub cpus: u32,
     /// QEMU's `-cpu`. TCG has no `host`; it gets `max` instead.
     pub cpu_model: String,
@@ -81,6 +83,7 @@ impl Machine {
     pub fn new(accel: Accel) -> Self {
         Self {
             accel,
+            qemu: None,
             cpus: 1,
             cpu_model: "host".to_string(),
             memory_mib: 512,
@@ -115,7 +118,10 @@ impl Machine {
 
     /// The whole command, not started.
     pub fn command(&self, assets: &Assets) -> Result<Command> {
-        let qemu = places::need("qemu-system-x86_64", "qemu-system-x86")?;
+        let qemu = match &self.qemu {
+            Some(qemu) => qemu.clone(),
+            None => places::need("qemu-system-x86_64", "qemu-system-x86")?,
+        };
         let mut command = match self.accel {
             Accel::Ring3 => {
                 let mut command = Command::new(places::ring3()?);

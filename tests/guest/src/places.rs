@@ -1,6 +1,7 @@
 //! Where things are: the workspace, its target directory, and the built `ring3`.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -44,16 +45,72 @@ pub fn ring3() -> Result<PathBuf> {
 
 /// A program on `PATH`.
 pub fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
+    programs(name).next()
+}
+
+/// All programs of that name on `PATH`.
+fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian leaves sbin out of an ordinary user's PATH.
     let extra = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(extra)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(extra).collect();
+    dirs.into_iter()
+        .map(move |dir| dir.join(name))
+        .filter(|file| file.is_file())
 }
 
 /// A program on `PATH`, or an error that names the Debian package holding it.
 pub fn need(name: &str, package: &str) -> Result<PathBuf> {
     program(name).with_context(|| format!("`{name}` is not installed: apt-get install {package}"))
+}
+
+/// An installed QEMU.
+#[derive(Clone, Debug)]
+pub struct Qemu {
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub version: String,
+}
+
+/// The newest QEMU on `PATH`.
+pub fn newest_qemu() -> Result<Qemu> {
+    const NAME: &str = "qemu-system-x86_64";
+    let all = programs(NAME).filter_map(|path| {
+        let output = Command::new(&path).arg("--version").output().ok()?;
+        let version = String::from_utf8(output.stdout).ok()?.lines().next()?.to_string();
+        Some(Qemu { path, version })
+    });
+    // Of equal ones, the first.
+    let newest = all.reduce(|a, b| {
+        if numbers(&b.version) > numbers(&a.version) {
+            b
+        } else {
+            a
+        }
+    });
+    newest.with_context(|| format!("`{NAME}` is not installed: apt-get install qemu-system-x86"))
+}
+
+/// The numbers of the first word that begins with one.
+fn numbers(version: &str) -> Vec<u32> {
+    let word = version
+        .split_whitespace()
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    word.unwrap_or_default()
+        .split('.')
+        .map_while(|part| part.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn versions_are_ordered_as_numbers() {
+        let old = numbers("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)");
+        assert_eq!(old, [7, 2, 22]);
+        assert!(numbers("QEMU emulator version 10.0.2") > old);
+        assert!(numbers("no version").is_empty());
+    }
 }

@@ -58,7 +58,7 @@ pub fn program(rng: &mut Rng, forms: &[Form], most: usize) -> (Vec<Instruction>,
 }
 
 /// An instruction of the form that goes on to the next, with its memory operand off a pointer.
-fn instruction(rng: &mut Rng, form: &Form) -> Option<Instruction> {
+pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Instruction> {
     let encoded = operands::instruction(rng, form)?;
     let mut instr = encoded.instr;
     if instr.flow_control() != FlowControl::Next

@@ -106,7 +106,7 @@ pub struct Core {
 }
 
 /// Words of [`Core::tier`].
-pub const TIER_WORDS: usize = 40;
+pub const TIER_WORDS: usize = 48;
 
 impl Core {
     pub fn new() -> Core {

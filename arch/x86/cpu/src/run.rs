@@ -347,7 +347,7 @@ impl Default for Cpu {
 impl Core {
     /// Whether the next instruction needs the careful way.
     #[inline(always)]
-    fn is_careful(&self) -> bool {
+    pub fn is_careful(&self) -> bool {
         let shadows = self.state.interruptibility;
         self.state.flags.system & (flags::TF | flags::RF) != 0
             || shadows.sti_shadow

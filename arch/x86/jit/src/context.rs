@@ -20,46 +20,52 @@ macro_rules! words {
 }
 
 words! {
-    /// RFLAGS on the way out; only the arithmetic ones mean anything.
-    FLAGS = 0,
-    /// Flags on the way in, see [`to_lahf`].
-    LAHF = 1,
+    /// The arithmetic flags where they are not in the host's, as [`to_aside`] has them.
+    ASIDE = 0,
     /// Scratch.
-    SAVED_RAX = 2,
-    SAVED_RCX = 3,
-    SAVED_FLAGS = 4,
-    TARGET = 5,
+    SAVED_RAX = 1,
+    SAVED_RCX = 2,
+    TARGET = 3,
     /// The software TLB's table of ordinary accesses.
-    TABLE = 6,
+    TABLE = 4,
     /// Address of the kick word.
-    KICK = 7,
-    FS_BASE = 8,
-    GS_BASE = 9,
-    /// [`JUMP_MASK`].
-    MASK = 10,
+    KICK = 5,
+    FS_BASE = 6,
+    GS_BASE = 7,
     /// The jump cache of the privilege the guest has.
-    JUMPS_AT = 11,
+    JUMPS_AT = 8,
     /// Guest instructions executed.
-    COUNT = 12,
+    COUNT = 9,
     /// Where translated code is entered.
-    ENTRY = 13,
+    ENTRY = 10,
     /// On the way out: RIP, or the number of a link; and which of the two.
-    EXIT = 14,
-    EXIT_KIND = 15,
-    HOST_RSP = 16,
-    HOST_GS = 17,
-    HOST_MXCSR = 18,
+    EXIT = 11,
+    EXIT_KIND = 12,
+    HOST_RSP = 13,
+    HOST_GS = 14,
+    HOST_MXCSR = 15,
     /// The guest's vector state in memory, and whether it is in the host's registers now.
-    VECTOR = 19,
-    VECTOR_LOADED = 20,
+    VECTOR = 16,
+    VECTOR_LOADED = 17,
     /// What is called before vector instructions: loads the state, or does nothing.
-    NEED_VECTOR = 21,
+    NEED_VECTOR = 18,
     /// The `Stay`.
-    STAY = 22,
+    STAY = 19,
+    /// The shadow stack: where it begins, how far it may be filled, and where it was when an operation was called.
+    SHADOW_TOP = 20,
+    SHADOW_LIMIT = 21,
+    SHADOW_RSP = 22,
+    /// The page of the guest's stack that was looked up last: its linear address, and where it is in the host.
+    STACK_TAG = 23,
+    STACK_PAGE = 24,
+    /// The site of the return that was executed last.
+    RETURN = 25,
+    /// What the last operation that makes flags found, if it is gone.
+    VALUE = 26,
 }
 
 /// The first of the words that hold where groups of accesses are in the host.
-const FIRST_GROUP: usize = 23;
+const FIRST_GROUP: usize = 32;
 const _: () = assert!(FIRST_GROUP + crate::groups::MOST <= TIER_WORDS);
 
 /// The word of a group.
@@ -67,55 +73,74 @@ pub fn group(number: usize) -> usize {
     offset_of!(Core, tier) + 8 * (FIRST_GROUP + number)
 }
 
+/// A [`STACK_TAG`] that only an address matches which is not canonical. Then [`STACK_PAGE`] is zero, where nothing is
+/// mapped, so that the access faults and takes its slow way.
+pub const NO_STACK: u64 = 0x0000_8000_0000_0000;
+
 /// Values of [`EXIT_KIND`].
 pub const EXIT_LOOKUP: u64 = 0;
 pub const EXIT_LINK: u64 = 1;
 pub const EXIT_ENDED: u64 = 2;
+/// As [`EXIT_LOOKUP`], after a return.
+pub const EXIT_RETURN: u64 = 3;
 
 /// The home of a general register.
 pub fn home(reg: Reg) -> usize {
     offset_of!(Core, state.gpr) + 8 * usize::from(reg.0)
 }
 
-/// Arithmetic flags as [`LAHF`] holds them: SF, ZF, AF, PF and CF in bits 8..16 as LAHF has them, OF in bit 0.
-pub fn to_lahf(flags: u64) -> u64 {
+/// Arithmetic flags as [`ASIDE`] holds them: SF, ZF, AF, PF and CF in bits 8..16 as LAHF has them, OF in bit 0.
+#[inline(always)]
+pub fn to_aside(flags: u64) -> u64 {
     (flags & 0xd5) << 8 | flags >> 11 & 1
 }
 
-/// Entries of a jump cache.
-const JUMPS: usize = 1 << 12;
-/// The bits of an address that choose its entry.
-pub const JUMP_MASK: u64 = JUMPS as u64 - 1;
+/// And back.
+#[inline(always)]
+pub fn from_aside(word: u64) -> u64 {
+    word >> 8 & 0xd5 | (word & 1) << 11
+}
 
-/// Where the translation of an address is. The address is kept negated, so that an addition compares it and no flag
-/// changes.
+/// Entries of a jump cache, as a power of two.
+const JUMPS_BITS: u32 = 14;
+const JUMPS: usize = 1 << JUMPS_BITS;
+/// An entry's index is the top of the low half of the address, multiplied by this.
+pub const JUMP_FACTOR: u32 = 0x9e37_79b1;
+/// How far the product is shifted.
+pub const JUMP_SHIFT: u8 = 32 - JUMPS_BITS as u8;
+
+#[inline(always)]
+fn jump_index(linear: u64) -> usize {
+    ((linear as u32).wrapping_mul(JUMP_FACTOR) >> JUMP_SHIFT) as usize
+}
+
+/// Where the translation of an address is.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct JumpEntry {
-    negated: u64,
+    linear: u64,
     code: u64,
 }
+const _: () = assert!(size_of::<JumpEntry>() == 16);
 
 /// An entry that nothing matches: what it would match belongs to another.
 fn no_jump(index: usize) -> JumpEntry {
     JumpEntry {
-        negated: (index as u64 ^ 1).wrapping_neg(),
+        linear: u64::from(index == 0),
         code: 0,
     }
 }
 
 /// Where translations are, by linear address: one cache for supervisor code and one for user code.
 pub struct Jumps {
-    caches: Box<[[JumpEntry; JUMPS]; 2]>,
-    /// The entries of both caches that may be filled.
-    filled: Vec<(bool, u16)>,
+    caches: [Box<[JumpEntry]>; 2],
 }
 
 impl Jumps {
     pub fn new() -> Jumps {
+        let empty = || (0..JUMPS).map(no_jump).collect();
         Jumps {
-            caches: Box::new([std::array::from_fn(no_jump); 2]),
-            filled: Vec::new(),
+            caches: [empty(), empty()],
         }
     }
 
@@ -124,28 +149,33 @@ impl Jumps {
         self.caches[usize::from(user)].as_ptr() as u64
     }
 
-    /// The address of an entry.
-    pub fn entry(cache: u64, linear: u64) -> u64 {
-        cache + (linear & JUMP_MASK) * size_of::<JumpEntry>() as u64
+    /// The code of an address, if it is known.
+    #[inline(always)]
+    pub fn find(&self, user: bool, linear: u64) -> Option<u64> {
+        let entry = &self.caches[usize::from(user)][jump_index(linear)];
+        (entry.linear == linear && entry.code != 0).then_some(entry.code)
     }
 
     /// Enters where the translation of an address is, for code of that privilege.
+    #[inline(always)]
     pub fn remember(&mut self, user: bool, linear: u64, code: u64) {
-        let index = (linear & JUMP_MASK) as usize;
-        let slot = &mut self.caches[usize::from(user)][index];
-        if slot.code == 0 {
-            self.filled.push((user, index as u16));
-        }
-        *slot = JumpEntry {
-            negated: linear.wrapping_neg(),
-            code,
-        };
+        self.caches[usize::from(user)][jump_index(linear)] = JumpEntry { linear, code };
     }
 
-    pub fn forget(&mut self) {
-        for (user, index) in self.filled.drain(..) {
-            let index = usize::from(index) & (JUMPS - 1);
-            self.caches[usize::from(user)][index] = no_jump(index);
+    /// Undoes that, if nothing else was entered in its place.
+    pub fn forget(&mut self, user: bool, linear: u64, code: u64) {
+        let index = jump_index(linear);
+        let slot = &mut self.caches[usize::from(user)][index];
+        if slot.linear == linear && slot.code == code {
+            *slot = no_jump(index);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        for cache in &mut self.caches {
+            for (index, slot) in cache.iter_mut().enumerate() {
+                *slot = no_jump(index);
+            }
         }
     }
 }
@@ -156,9 +186,8 @@ mod tests {
 
     #[test]
     fn an_empty_entry_matches_no_address_that_is_looked_up_in_it() {
-        for linear in 0..JUMP_MASK {
-            let entry = no_jump((linear & JUMP_MASK) as usize);
-            assert_ne!(entry.negated.wrapping_add(linear), 0);
+        for index in 0..JUMPS {
+            assert_ne!(jump_index(no_jump(index).linear), index);
         }
     }
 
@@ -167,8 +196,18 @@ mod tests {
         let mut jumps = Jumps::new();
         for user in [false, true] {
             jumps.remember(user, 0x40_1000, 7);
+            assert_eq!(jumps.find(user, 0x40_1000), Some(7));
+            jumps.forget(user, 0x40_1000, 8);
+            assert_eq!(jumps.find(user, 0x40_1000), Some(7));
+            jumps.forget(user, 0x40_1000, 7);
+            assert_eq!(jumps.find(user, 0x40_1000), None);
         }
-        jumps.forget();
-        assert!(jumps.caches.iter().flatten().all(|entry| entry.code == 0));
+    }
+
+    #[test]
+    fn flags_survive_being_put_aside() {
+        for flags in [0, 0x8d5, 0x801, 0x40, 0x80, 0x14] {
+            assert_eq!(from_aside(to_aside(flags)), flags);
+        }
     }
 }

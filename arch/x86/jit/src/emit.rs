@@ -51,6 +51,7 @@ pub struct ShortForward(At);
 
 /// Conditions, by their number in the opcode.
 pub const NE: u8 = 5;
+pub const BE: u8 = 6;
 pub const A: u8 = 7;
 
 /// Code being written, to be executed at `base`.
@@ -122,19 +123,63 @@ impl Emitter {
         self.gs(0x03, reg, offset);
     }
 
-    /// reg = the bits of `from` that the mask at GS:[offset] selects; leaves flags.
-    pub fn pext(&mut self, reg: Reg, from: Reg, offset: usize) {
-        let (r, v) = ((!reg.high() & 1) << 7, (!from.0 & 15) << 3);
-        self.raw(&[
-            0x65,
-            0xc4,
-            r | 0x62,
-            0x80 | v | 0b10,
-            0xf5,
-            reg.low() << 3 | 4,
-            0x25,
-        ]);
+    /// reg -= GS:[offset]; changes flags.
+    pub fn subtract_from(&mut self, reg: Reg, offset: usize) {
+        self.gs(0x2b, reg, offset);
+    }
+
+    /// Compares reg with GS:[offset].
+    pub fn compare_with(&mut self, reg: Reg, offset: usize) {
+        self.gs(0x3b, reg, offset);
+    }
+
+    /// GS:[offset] = value, sign-extended to 64 bits.
+    pub fn store_constant(&mut self, offset: usize, value: i32) {
+        self.raw(&[0x65, 0x48, 0xc7, 0x04, 0x25]);
         self.imm32(offset as i32);
+        self.imm32(value);
+    }
+
+    /// Compares reg, 64 bits, with a value that is sign-extended.
+    pub fn compare_constant(&mut self, reg: Reg, value: i32) {
+        self.raw(&[0x48 | reg.high(), 0x81, 0xf8 | reg.low()]);
+        self.imm32(value);
+    }
+
+    /// Compares two registers.
+    pub fn compare(&mut self, left: Reg, right: Reg) {
+        self.raw(&[
+            0x48 | right.high() << 2 | left.high(),
+            0x39,
+            0xc0 | right.low() << 3 | left.low(),
+        ]);
+    }
+
+    /// Jumps or calls through a word of memory near the code.
+    pub fn jump_through_near(&mut self, word: u64) {
+        self.raw(&[0xff, 0x25]);
+        self.relative(word);
+    }
+
+    pub fn call_through_near(&mut self, word: u64) {
+        self.raw(&[0xff, 0x15]);
+        self.relative(word);
+    }
+
+    pub fn ret(&mut self) {
+        self.raw(&[0xc3]);
+    }
+
+    /// A call to be bound later.
+    pub fn call(&mut self) -> Forward {
+        self.raw(&[0xe8, 0, 0, 0, 0]);
+        Forward(At(self.here().0 - 4))
+    }
+
+    /// Jumps to an absolute address within reach if the condition holds.
+    pub fn jump_if_address(&mut self, condition: u8, address: u64) {
+        self.raw(&[0x0f, 0x80 | condition]);
+        self.relative(address);
     }
 
     /// JMP GS:[offset]
@@ -287,6 +332,13 @@ impl Emitter {
         self.bind_at(forward, here);
     }
 
+    /// Makes a forward jump lead to an absolute address within reach.
+    pub fn bind_to(&mut self, Forward(at): Forward, address: u64) {
+        let distance = address.wrapping_sub(self.address(at) + 4) as u32;
+        let at = at.0 as usize;
+        self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+    }
+
     fn bind_at(&mut self, Forward(at): Forward, to: At) {
         let distance = to.0.wrapping_sub(at.0 + 4);
         let at = at.0 as usize;
@@ -336,8 +388,12 @@ mod tests {
             e.load(R14, 0x80);
             e.store(0x88, RCX);
             e.add_from(R14, 0x90);
-            e.pext(R15, R14, 0x98);
             e.jump_through(0xa0);
+            e.subtract_from(R15, 0x98);
+            e.compare_with(RSP, 0x98);
+            e.store_constant(0x98, -3);
+            e.compare_constant(R14, -5);
+            e.compare(R14, R15);
             e.load_at(R14, R14, 24);
             e.store_at(R15, 8, R14);
             e.load_at(RBP, R15, 0x200);
@@ -356,8 +412,12 @@ mod tests {
             "mov r14,gs:[80h]",
             "mov gs:[88h],rcx",
             "add r14,gs:[90h]",
-            "pext r15,r14,gs:[98h]",
             "jmp qword ptr gs:[0A0h]",
+            "sub r15,gs:[98h]",
+            "cmp rsp,gs:[98h]",
+            "mov qword ptr gs:[98h],0FFFFFFFFFFFFFFFDh",
+            "cmp r14,0FFFFFFFFFFFFFFFBh",
+            "cmp r14,r15",
             "mov r14,[r14+18h]",
             "mov [r15+8],r14",
             "mov rbp,[r15+200h]",

@@ -3,11 +3,18 @@
 //! The first of them looks up the whole span, and leaves where it is in the host for the others. RSP counts as unchanged
 //! where pushes, pops and sums with constants move it. If the span is not to be had at once (it may cross a page, or not be
 //! mapped), the first access takes its slow way and leaves the translation.
+//!
+//! Nothing is shared across a call: what the callee does to translations is not known. What a loop does not change is looked up
+//! before its second copy.
 
+use crate::callout::Kind;
+use crate::trace::{End, Step, Trace};
 use crate::translate::Touch;
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 
-/// Groups in a block.
+/// Groups in a trace.
 pub const MOST: usize = 16;
 /// Bytes that a group spans.
 const WIDEST: i64 = 256;
@@ -50,32 +57,87 @@ struct Open {
     members: Vec<(usize, i64, i64)>,
 }
 
-/// The groups of a block, and for each instruction its part in one.
-pub fn plan(block: &[Instruction], info: &mut InstructionInfoFactory) -> (Vec<Group>, Vec<Option<Member>>) {
-    let mut versions = [0u32; 16];
-    let mut moved = 0;
-    let mut open: Vec<Open> = Vec::new();
-    for (n, instr) in block.iter().enumerate() {
-        if let Some(access) = access(instr, info) {
-            let delta = if access.base == RSP { moved } else { 0 };
-            collect(&mut open, n, &access, versions[access.base], delta);
+/// The registers' versions, and how far RSP has moved since its last.
+struct Versions {
+    of: [u32; 16],
+    moved: i64,
+}
+
+impl Versions {
+    fn step(&mut self, instr: &Instruction, info: &mut InstructionInfoFactory) {
+        if matches!(
+            instr.flow_control(),
+            FlowControl::Call | FlowControl::IndirectCall
+        ) {
+            self.bump_all(|_| true);
+            return;
         }
         match moves_stack(instr) {
             Some(by) => {
-                moved += by;
-                bump(instr, info, &mut versions, Some(RSP));
+                self.moved += by;
+                bump(instr, info, &mut self.of, Some(RSP));
             }
             None => {
-                let before = versions[RSP];
-                bump(instr, info, &mut versions, None);
-                if versions[RSP] != before {
-                    moved = 0;
+                let before = self.of[RSP];
+                bump(instr, info, &mut self.of, None);
+                if self.of[RSP] != before {
+                    self.moved = 0;
                 }
             }
         }
     }
+
+    fn bump_all(&mut self, which: impl Fn(usize) -> bool) {
+        for register in (0..16).filter(|register| which(*register)) {
+            self.of[register] += 1;
+            if register == RSP {
+                self.moved = 0;
+            }
+        }
+    }
+}
+
+/// The registers that these steps change; all, if they call.
+fn changed(steps: &[Step], info: &mut InstructionInfoFactory) -> [bool; 16] {
+    let mut versions = Versions {
+        of: [0; 16],
+        moved: 0,
+    };
+    let mut stack = false;
+    for step in steps {
+        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
+            versions.bump_all(|_| true);
+        }
+        stack |= moves_stack(&step.instr).is_some();
+        versions.step(&step.instr, info);
+    }
+    std::array::from_fn(|register| versions.of[register] != 0 || register == RSP && stack)
+}
+
+/// The groups of a trace, and for each instruction its part in one.
+pub fn plan(trace: &Trace, info: &mut InstructionInfoFactory) -> (Vec<Group>, Vec<Option<Member>>) {
+    let steps = &trace.steps;
+    let mut versions = Versions {
+        of: [0; 16],
+        moved: 0,
+    };
+    let mut open: Vec<Open> = Vec::new();
+    for (n, step) in steps.iter().enumerate() {
+        if trace.end == End::Loop(n) {
+            let changed = changed(&steps[n..], info);
+            versions.bump_all(|register| changed[register]);
+        }
+        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
+            versions.bump_all(|_| true);
+        }
+        if let Some(access) = access(&step.instr, info) {
+            let delta = if access.base == RSP { versions.moved } else { 0 };
+            collect(&mut open, n, &access, versions.of[access.base], delta);
+        }
+        versions.step(&step.instr, info);
+    }
     let mut groups = Vec::new();
-    let mut members = vec![None; block.len()];
+    let mut members = vec![None; steps.len()];
     for found in open
         .into_iter()
         .filter(|found| found.members.len() > 1)
@@ -139,6 +201,7 @@ fn access(instr: &Instruction, info: &mut InstructionInfoFactory) -> Option<Acce
         Code::Push_r64 | Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 | Code::Call_rel32_64 => {
             return stack(-8, Touch::Write);
         }
+        Code::Call_rm64 if instr.op0_kind() == OpKind::Register => return stack(-8, Touch::Write),
         Code::Pop_r64 | Code::Retnq | Code::Retnq_imm16 => return stack(0, Touch::Read),
         Code::Leaveq => {
             return Some(Access {
@@ -177,7 +240,7 @@ fn access(instr: &Instruction, info: &mut InstructionInfoFactory) -> Option<Acce
 }
 
 /// How far an instruction moves RSP, if it moves it by a constant.
-fn moves_stack(instr: &Instruction) -> Option<i64> {
+pub fn moves_stack(instr: &Instruction) -> Option<i64> {
     let on_rsp = instr.op0_kind() == OpKind::Register && instr.op0_register() == Register::RSP;
     match instr.code() {
         Code::Push_r64 | Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => Some(-8),
@@ -213,8 +276,12 @@ mod tests {
     use iced_x86::{Decoder, DecoderOptions};
 
     fn planned(code: &[u8]) -> (Vec<Group>, Vec<Option<Member>>) {
-        let block: Vec<Instruction> = Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect();
-        plan(&block, &mut InstructionInfoFactory::new())
+        let steps = Decoder::new(64, code, DecoderOptions::NONE)
+            .into_iter()
+            .map(crate::trace::testing::step)
+            .collect();
+        let end = End::Nothing;
+        plan(&Trace { steps, end }, &mut InstructionInfoFactory::new())
     }
 
     #[test]

@@ -5,31 +5,35 @@
 //! is reached through the interpreter's software TLB, and whatever is not a plain memory access is done by the
 //! interpreter's own handlers, so that both agree on everything rare.
 //!
-//! * [`translate`](mod@translate): a block to host code; [`liveness`] says where flags matter, [`groups`] which accesses
-//!   share a lookup; [`emit`] writes instructions.
+//! * [`trace`]: which blocks are translated together; [`translate`](mod@translate): a trace to host code; [`flags`] says where
+//!   flags are, [`groups`] which accesses share a lookup; [`emit`] writes instructions.
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
 //! Not supported, and left to the interpreter: code that is not 64-bit, blocks whose only instruction crosses a page. x87 and
 //! MMX instructions are callouts.
 
+mod callout;
 mod context;
 mod emit;
 mod fault;
+mod flags;
 mod groups;
-mod liveness;
+mod links;
 mod memory;
 mod stubs;
+mod trace;
 mod translate;
 
-use crate::context::{EXIT_ENDED, EXIT_LINK, EXIT_LOOKUP, JUMP_MASK, Jumps, to_lahf, word};
-use crate::memory::CodeMemory;
+use crate::callout::{Site, Stay};
+use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, NO_STACK, from_aside, to_aside, word};
+use crate::links::{Link, Links, PageKey, Translation};
+use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
 use ring3_x86_cpu::block::Blocks;
-use ring3_x86_cpu::core::Attention;
-use ring3_x86_cpu::op::Op;
-use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RIP_SLOT};
-use ring3_x86_cpu::{Core, Ended, Tier, World};
+use ring3_x86_cpu::mmu::access::is_canonical;
+use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RSP};
+use ring3_x86_cpu::{Core, Ended, Fault, Tier, World};
 use std::sync::atomic::AtomicU32;
 use translate::{Level, Source};
 
@@ -41,23 +45,16 @@ const NEVER: u32 = u32::MAX;
 /// Translations of a block that are remembered: one for each address it is executed at, in each setting.
 const MOST_ENTRIES: usize = 8;
 
-/// A callout: the operation, where its block runs, and whether it sets RIP.
-pub(crate) struct Site {
-    op: Op,
-    base: u64,
-    branches: bool,
-}
-
 /// What a translation takes for granted. Jumps lead only to translations of the same setting.
-#[derive(Clone, Copy, PartialEq)]
-struct Setting {
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Setting {
     user: bool,
     level: Level,
 }
 
 impl Setting {
-    #[inline]
-    fn of(core: &Core) -> Setting {
+    #[inline(always)]
+    pub fn of(core: &Core) -> Setting {
         let state = &core.state;
         let enabled = |components: u64| state.cr4 & CR4_OSXSAVE != 0 && state.xcr0 & components == components;
         let level = if state.cr0 & (CR0_EM | CR0_TS) != 0 || state.cr4 & CR4_OSFXSR == 0 {
@@ -76,39 +73,6 @@ impl Setting {
     }
 }
 
-/// A jump to a block of the same page.
-struct Link {
-    site: u64,
-    target: u64,
-    backward: bool,
-    setting: Setting,
-}
-
-/// Where a block's translation is, for one linear address.
-#[derive(Clone, Copy)]
-struct Translation {
-    linear: u64,
-    setting: Setting,
-    checked: u64,
-    entry: u64,
-}
-
-/// What a stay in translated code needs besides the core.
-struct Stay<'a> {
-    world: &'a mut dyn World,
-    sites: &'a [Site],
-    /// How an operation that was called ended the stay, if one did.
-    ended: Option<Ended>,
-}
-
-/// What caches were filled by.
-#[derive(Clone, Copy, PartialEq)]
-struct Validity {
-    epoch: u64,
-    drops: u32,
-    level: Level,
-}
-
 /// One vCPU's translations.
 pub struct Jit {
     jumps: Jumps,
@@ -118,12 +82,13 @@ pub struct Jit {
     first: u64,
     translations: Vec<Translation>,
     sites: Vec<Site>,
-    links: Vec<Link>,
+    links: Links,
+    shadow: ShadowStack,
     faults: fault::Table,
-    valid: Validity,
+    /// What the translations' jumps were made for.
+    level: Level,
+    drops: u32,
     clears: u32,
-    /// The link by which translated code was left.
-    pending: Option<usize>,
     /// How often a block is interpreted before it is translated.
     threshold: u32,
     counting: Counting,
@@ -136,8 +101,10 @@ impl Jit {
             return None;
         }
         let mut memory = CodeMemory::new().ok()?;
-        let (stubs, code) = stubs::write(memory.next(), callout as *const () as u64).ok()?;
+        let (stubs, code) = stubs::write(memory.next(), callout::callout as *const () as u64).ok()?;
         memory.add(&code)?;
+        let mut shadow = ShadowStack::new().ok()?;
+        shadow.set_bottom(stubs.return_below);
         let faults = fault::Table::register(memory.start(), memory::SIZE)?;
         Some(Jit {
             jumps: Jumps::new(),
@@ -146,15 +113,12 @@ impl Jit {
             stubs,
             translations: Vec::new(),
             sites: Vec::new(),
-            links: Vec::new(),
+            links: Links::default(),
+            shadow,
             faults,
-            valid: Validity {
-                epoch: 0,
-                drops: 0,
-                level: Level::None,
-            },
+            level: Level::None,
+            drops: 0,
             clears: 0,
-            pending: None,
             threshold: THRESHOLD,
             counting: Counting::No,
         })
@@ -168,6 +132,14 @@ impl Jit {
         })
     }
 
+    /// As [`Jit::eager`], but when a block was interpreted as often as `threshold` says.
+    pub fn after(threshold: u32) -> Option<Jit> {
+        Some(Jit {
+            threshold,
+            ..Jit::new()?
+        })
+    }
+
     /// Forgets every translation.
     fn flush(&mut self) {
         self.memory.truncate(self.first);
@@ -175,27 +147,33 @@ impl Jit {
         self.sites.clear();
         self.links.clear();
         self.faults.clear();
-        self.jumps.forget();
-        self.pending = None;
+        self.jumps.clear();
     }
 
     /// Makes sure that what is remembered still holds.
-    #[inline]
-    fn revalidate(&mut self, core: &Core, blocks: &Blocks, setting: Setting) {
+    #[inline(always)]
+    fn revalidate(&mut self, core: &Core, blocks: &mut Blocks, setting: Setting) {
+        if self.drops != blocks.drops() || self.level != setting.level {
+            self.revalidate_all(blocks, setting);
+        }
+        self.links.follow(core, &mut self.jumps, &mut self.memory);
+    }
+
+    #[cold]
+    fn revalidate_all(&mut self, blocks: &mut Blocks, setting: Setting) {
+        self.drops = blocks.drops();
+        let dropped = blocks.take_dropped();
         if self.clears != blocks.clears() {
             self.clears = blocks.clears();
             self.flush();
+        } else if let (Some(pages), true) = (dropped, self.level == setting.level) {
+            for physical in pages {
+                self.links.drop_page(physical, &mut self.jumps, &mut self.memory);
+            }
+        } else {
+            self.links.forget_all(&mut self.jumps, &mut self.memory);
         }
-        let now = Validity {
-            epoch: core.epoch,
-            drops: blocks.drops(),
-            level: setting.level,
-        };
-        if self.valid != now {
-            self.valid = now;
-            self.jumps.forget();
-            self.pending = None;
-        }
+        self.level = setting.level;
     }
 
     /// The translation of a block, made now if it is time.
@@ -231,52 +209,68 @@ impl Jit {
         setting: Setting,
     ) -> Option<Translation> {
         let linear = core.state.rip;
-        let block = blocks.get(index);
-        let made = match blocks.code(block) {
-            Some(code) if !block.crosses_page() => {
-                let source = Source {
-                    linear,
-                    code,
-                    ops: &block.ops,
-                    core,
-                    level: setting.level,
-                    counting: self.counting,
-                    jumps: self.jumps.cache(setting.user),
-                };
-                let (sites, links) = (self.sites.len() as u32, self.links.len() as u32);
-                translate::translate(&source, self.memory.next(), self.stubs, sites, links)
-            }
-            _ => None,
-        };
+        let made = trace::collect(core, blocks, index, linear).and_then(|trace| {
+            translate::translate(&Source {
+                linear,
+                trace: &trace,
+                core,
+                level: setting.level,
+                counting: self.counting,
+                base: self.memory.next(),
+                cold: self.memory.next_cold(),
+                stubs: self.stubs,
+                first_site: self.sites.len() as u32,
+                first_link: self.links.len() as u32,
+                first_word: self.memory.word(self.memory.next_word()),
+            })
+        });
         let Some(made) = made else {
             blocks.get_mut(index).translated.heat = NEVER;
             return None;
         };
-        let Some(base) = self.memory.add(&made.code) else {
+        let first_word = self.memory.next_word();
+        let added = self.memory.add(&made.code).is_some()
+            && self.memory.add_cold(&made.cold).is_some()
+            && self.memory.take_words(made.words.len());
+        if !added {
             // Full: begin anew. This block's turn comes again.
             blocks.forget_translations();
             self.flush();
             return None;
-        };
-        for link in made.links {
-            self.links.push(Link {
-                site: base + u64::from(link.site.0),
-                target: link.target,
-                backward: link.backward,
-                setting,
-            });
         }
+        for (n, first) in made.words.iter().enumerate() {
+            self.memory.set_word(first_word + n, *first);
+        }
+        let links = made.links.into_iter().map(|link| Link {
+            through: link.through,
+            word: first_word,
+            target: link.target,
+            backward: link.backward,
+            host: link.host,
+            aside: link.aside,
+            setting,
+        });
+        self.links.add(links, made.words);
         self.sites.extend(made.sites);
-        let offset = (base - self.memory.start()) as u32;
+        let start = self.memory.start();
         for (from, to) in made.faults {
-            self.faults.add(offset + from.0, offset + to.0);
+            self.faults.add((from - start) as u32, (to - start) as u32);
         }
         let translation = Translation {
             linear,
             setting,
-            checked: base + u64::from(made.checked.0),
-            entry: base + u64::from(made.entry.0),
+            page: self.links.page(PageKey {
+                linear: linear >> 12,
+                physical: blocks.page_of(index),
+                setting,
+            }),
+            wants: made.entries.wants,
+            host: made.entries.host,
+            aside: made.entries.aside,
+            checked_host: made.entries.checked_host,
+            checked_aside: made.entries.checked_aside,
         };
+        self.links.add_entry(&translation);
         self.translations.push(translation);
         let number = self.translations.len() as u32 - 1;
         let entries = &mut blocks.get_mut(index).translated.entries;
@@ -287,34 +281,30 @@ impl Jit {
         Some(translation)
     }
 
-    /// Makes the jump by which translated code was left a direct one, if it leads here.
-    fn link(&mut self, to: &Translation) {
-        let Some(link) = self.pending.take().and_then(|n| self.links.get(n)) else {
-            return;
-        };
-        if link.target == to.linear && link.setting == to.setting {
-            let target = if link.backward { to.checked } else { to.entry };
-            self.memory.patch(link.site, target);
-        }
-    }
-
     /// Runs a translation and what follows.
     fn run(&mut self, from: &Translation, core: &mut Core, world: &mut dyn World, kick: &AtomicU32) -> Ended {
         let mut stay = Stay {
             world,
             sites: &self.sites,
+            jumps: &self.jumps,
+            kick,
+            setting: from.setting,
+            epochs: (core.epoch, core.global_epoch),
             ended: None,
         };
         let words = &mut core.tier;
-        words[word::LAHF] = to_lahf(core.state.flags.arithmetic());
+        words[word::ASIDE] = to_aside(core.state.flags.arithmetic());
         words[word::TABLE] = core.mmu.table_address();
         words[word::KICK] = kick.as_ptr() as u64;
         words[word::FS_BASE] = core.state.seg[FS].base;
         words[word::GS_BASE] = core.state.seg[GS].base;
-        words[word::MASK] = JUMP_MASK;
         words[word::JUMPS_AT] = self.jumps.cache(from.setting.user);
         words[word::COUNT] = 0;
-        words[word::ENTRY] = from.entry;
+        words[word::ENTRY] = from.aside;
+        words[word::STACK_TAG] = NO_STACK;
+        words[word::STACK_PAGE] = 0;
+        words[word::SHADOW_TOP] = self.shadow.top();
+        words[word::SHADOW_LIMIT] = self.shadow.limit();
         words[word::VECTOR] = &raw mut *core.state.vector as u64;
         words[word::VECTOR_LOADED] = 0;
         words[word::NEED_VECTOR] = self.stubs.load_vector;
@@ -327,16 +317,40 @@ impl Jit {
         }
         let words = &core.tier;
         core.instructions += words[word::COUNT];
+        let flags = from_aside(words[word::ASIDE]);
         match words[word::EXIT_KIND] {
             EXIT_LOOKUP => core.state.rip = words[word::EXIT],
+            EXIT_RETURN => {
+                core.state.rip = words[word::EXIT];
+                core.state.flags.set_arithmetic(flags);
+                return self.returned(core);
+            }
             EXIT_LINK => {
                 let number = words[word::EXIT] as usize;
-                self.pending = Some(number);
-                core.state.rip = self.links.get(number).map_or(core.state.rip, |link| link.target);
+                self.links.pending = Some(number);
+                core.state.rip = self.links.target(number).unwrap_or(core.state.rip);
             }
             _ => return stay.ended.unwrap_or(Ended::Retired),
         }
-        core.state.flags.set_arithmetic(core.tier[word::FLAGS]);
+        core.state.flags.set_arithmetic(flags);
+        Ended::Retired
+    }
+
+    /// Left by a return to an address that has no translation. If it cannot have one, the return is what faults.
+    #[cold]
+    fn returned(&self, core: &mut Core) -> Ended {
+        let site = self.sites.get(core.tier[word::RETURN] as usize);
+        if let (false, Some(site)) = (is_canonical(core.state.rip), site) {
+            let more = if site.op.code() == iced_x86::Code::Retnq_imm16 {
+                site.op.imm
+            } else {
+                0
+            };
+            let rsp = &mut core.state.gpr[RSP];
+            *rsp = rsp.wrapping_sub(8 + more);
+            core.state.rip = site.base.wrapping_add(u64::from(site.op.start));
+            return Ended::Stopped(Fault::GP0.into());
+        }
         Ended::Retired
     }
 }
@@ -401,8 +415,7 @@ impl Tier for Jit {
         let setting = Setting::of(core);
         self.revalidate(core, blocks, setting);
         let found = self.find(core, blocks, block, setting)?;
-        self.link(&found);
-        self.jumps.remember(setting.user, found.linear, found.checked);
+        self.links.enter(core, &found, &mut self.jumps, &mut self.memory);
         Some(self.run(&found, core, world, kick))
     }
 }
@@ -423,41 +436,4 @@ fn host_suffices() -> bool {
 fn fsgsbase_enabled() -> bool {
     const HWCAP2_FSGSBASE: usize = 2;
     rustix::param::linux_hwcap().1 & HWCAP2_FSGSBASE != 0
-}
-
-/// Executes the operation of a site as the interpreter does. Not zero if translated code is to be left.
-extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
-    // SAFETY: translated code calls this with the core that `Jit::run` entered it with, whose word is that stay.
-    let (core, stay) = unsafe {
-        let core = &mut *core;
-        let stay = &mut *(core.tier[word::STAY] as *mut Stay<'_>);
-        (core, stay)
-    };
-    let Some(site) = stay.sites.get(site as usize) else {
-        core.tier[word::EXIT_KIND] = EXIT_ENDED;
-        return 1;
-    };
-    core.state.gpr[usize::from(RIP_SLOT)] = site.base;
-    core.state.flags.set_arithmetic(core.tier[word::FLAGS]);
-    core.state.rip = site.base;
-    let op = &site.op;
-    let ended = match (op.run)(core, op, stay.world) {
-        Ok(()) if !site.branches && core.attention == Attention::default() => {
-            core.tier[word::LAHF] = to_lahf(core.state.flags.arithmetic());
-            return 0;
-        }
-        Ok(()) => {
-            if !site.branches {
-                core.state.rip = site.base.wrapping_add(u64::from(op.next));
-            }
-            Ended::Retired
-        }
-        Err(stop) => {
-            core.state.rip = site.base.wrapping_add(u64::from(op.start));
-            Ended::Stopped(stop)
-        }
-    };
-    core.tier[word::EXIT_KIND] = EXIT_ENDED;
-    stay.ended = Some(ended);
-    1
 }

@@ -2,8 +2,8 @@
 //! way to the host's registers and back.
 //!
 //! Inside, the guest's registers are in the host's, but for RSP, which is in R13, and R13, R14 and R15, which stay in
-//! their homes; R14 and R15 are scratch, and RSP is the host's own, a multiple of 16. The vector state is in the host's
-//! registers only from the first vector instruction on.
+//! their homes; R14 and R15 are scratch, and RSP is the shadow stack's. The vector state is in the host's registers only from
+//! the first vector instruction on. Where a stub says so, it takes the guest's flags aside ([`ASIDE`]), else in the host's.
 
 use crate::context::*;
 use crate::emit::*;
@@ -14,14 +14,24 @@ use std::mem::offset_of;
 /// Where each piece is.
 #[derive(Clone, Copy, Debug)]
 pub struct Stubs {
-    /// A function of the C ABI that takes the core.
+    /// A function of the C ABI that takes the core. Flags are aside.
     pub enter: u64,
-    /// Jumped to with the guest's RIP in R14.
+    /// Jumped to with the guest's RIP in R14 and flags aside: leaves.
     pub lookup: u64,
-    /// Jumped to with a link's number in R14.
+    /// Jumped to with a link's number in R14: leaves; the second with flags aside.
     pub link: u64,
-    /// Called with a site's number in R14.
+    pub link_aside: u64,
+    /// Jumped to with the guest's RIP in R14 and flags aside: looks it up.
+    pub dispatch: u64,
+    /// As `dispatch`, for a return that was popped from the guest's stack.
+    pub return_elsewhere: u64,
+    /// As that, for one that the shadow stack has no call for: what lies at its bottom.
+    pub return_below: u64,
+    /// Called with a site's number in R14; the second with flags aside. They come back in both places.
     pub callout: u64,
+    pub callout_aside: u64,
+    /// Called with the address of a stack access in R15: makes its page the one that was looked up last, if it may be written.
+    pub find_stack: u64,
     /// What [`NEED_VECTOR`] holds while the vector state is in memory.
     pub load_vector: u64,
 }
@@ -68,14 +78,38 @@ pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
         e.jump_to(save_and_leave);
         at
     };
-    let (lookup, link) = (exit(EXIT_LOOKUP), exit(EXIT_LINK));
+    let (lookup, link_aside) = (exit(EXIT_LOOKUP), exit(EXIT_LINK));
+    let returned = exit(EXIT_RETURN);
+    let link = e.here();
+    e.mov(R15, R14);
+    save_flags(&mut e);
+    e.mov(R14, R15);
+    e.jump_to(link_aside);
+    let dispatch = e.here();
+    write_dispatch(&mut e, lookup);
+    let return_below = e.here();
+    e.load(RSP, SHADOW_TOP);
+    let return_elsewhere = e.here();
+    write_dispatch(&mut e, returned);
     let callout = e.here();
+    e.mov(R15, R14);
+    save_flags(&mut e);
+    e.mov(R14, R15);
+    let callout_aside = e.here();
     write_callout(&mut e, handler, save_vector, leave);
+    let find_stack = e.here();
+    write_find_stack(&mut e);
     let stubs = Stubs {
         enter: e.address(enter),
         lookup: e.address(lookup),
         link: e.address(link),
+        link_aside: e.address(link_aside),
+        dispatch: e.address(dispatch),
+        return_elsewhere: e.address(return_elsewhere),
+        return_below: e.address(return_below),
         callout: e.address(callout),
+        callout_aside: e.address(callout_aside),
+        find_stack: e.address(find_stack),
         load_vector: e.address(load_vector),
     };
     Ok((stubs, e.bytes))
@@ -90,6 +124,7 @@ fn write_enter(e: &mut Emitter) {
     e.raw(&[0xf3, 0x48, 0x0f, 0xae, 0xc8, 0xf3, 0x48, 0x0f, 0xae, 0xdf]);
     e.store(HOST_GS, RAX);
     e.store(HOST_RSP, RSP);
+    e.load(RSP, SHADOW_TOP);
     load(e);
     e.jump_through(ENTRY);
 }
@@ -103,24 +138,87 @@ fn write_leave(e: &mut Emitter) {
     for reg in CALLEE_SAVED.iter().rev() {
         pop(e, *reg);
     }
-    e.raw(&[0xc3]);
+    e.ret();
+}
+
+/// To the translation of the address in R14, or to `miss`.
+fn write_dispatch(e: &mut Emitter, miss: At) {
+    let missed = find_jump(e);
+    jump_to_found(e);
+    e.bind(missed);
+    e.jump_to(miss);
+}
+
+/// R15 = the jump cache's entry of the address in R14; changes flags.
+pub fn find_jump(e: &mut Emitter) -> Forward {
+    // imul r15d, r14d, factor; shr r15d, shift; shl r15d, 4
+    e.raw(&[0x45, 0x69, 0xfe]);
+    e.raw(&JUMP_FACTOR.to_le_bytes());
+    e.raw(&[0x41, 0xc1, 0xef, JUMP_SHIFT, 0x41, 0xc1, 0xe7, 4]);
+    e.add_from(R15, JUMPS_AT);
+    // cmp r14, [r15]
+    e.raw(&[0x4d, 0x3b, 0x37]);
+    e.jump_if(NE)
+}
+
+/// To the code of the jump cache's entry at R15.
+pub fn jump_to_found(e: &mut Emitter) {
+    // jmp [r15 + 8]
+    e.raw(&[0x41, 0xff, 0x67, 0x08]);
 }
 
 fn write_callout(e: &mut Emitter, handler: u64, save_vector: At, leave: At) {
     save(e, save_vector);
-    e.lea(RSP, RSP, -8);
+    e.store(SHADOW_RSP, RSP);
+    e.load(RSP, HOST_RSP);
     // rdgsbase rdi
     e.raw(&[0xf3, 0x48, 0x0f, 0xae, 0xcf]);
     e.mov32(RSI, R14);
     e.constant(RAX, handler);
     // call rax; test eax, eax
     e.raw(&[0xff, 0xd0, 0x85, 0xc0]);
-    e.lea(RSP, RSP, 8);
     let out = e.jump_if(NE);
+    e.load(RSP, SHADOW_RSP);
     load(e);
-    e.raw(&[0xc3]);
+    e.ret();
     e.bind(out);
+    // cmp eax, imm8
+    e.raw(&[0x83, 0xf8, crate::callout::GO_TO as u8]);
+    let elsewhere = e.jump_if(NE);
+    e.load(RSP, SHADOW_TOP);
+    load(e);
+    e.jump_through(ENTRY);
+    e.bind(elsewhere);
     e.jump_to(leave);
+}
+
+/// R14 = the software TLB's entry of the address in R15; changes flags.
+pub fn find_entry(e: &mut Emitter) {
+    // mov r14d, r15d; shr r14d, 7; and r14d, 7fe0h
+    e.raw(&[
+        0x45, 0x89, 0xfe, 0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0x7f, 0, 0,
+    ]);
+    e.add_from(R14, TABLE);
+}
+// The lookup is made for entries and tables of these sizes.
+const _: () = assert!(size_of::<ring3_x86_cpu::mmu::Entry>() == 32);
+const _: () = assert!(ring3_x86_cpu::mmu::tlb::ENTRIES == 1024);
+
+fn write_find_stack(e: &mut Emitter) {
+    use ring3_x86_cpu::mmu::Entry;
+    find_entry(e);
+    e.store(SAVED_RCX, RCX);
+    e.load_at(RCX, R14, offset_of!(Entry, write) as i32);
+    // sub r15, rcx; cmp r15, 4095
+    e.raw(&[0x49, 0x29, 0xcf]);
+    e.compare_constant(R15, 4095);
+    let other = e.jump_if(A);
+    e.store(STACK_TAG, RCX);
+    e.load_at(RCX, R14, offset_of!(Entry, page) as i32);
+    e.store(STACK_PAGE, RCX);
+    e.bind(other);
+    e.load(RCX, SAVED_RCX);
+    e.ret();
 }
 
 fn push(e: &mut Emitter, reg: u8) {
@@ -137,28 +235,30 @@ fn pop(e: &mut Emitter, reg: u8) {
     e.raw(&[0x58 | reg & 7]);
 }
 
-/// The guest's registers and flags to their homes. R14 stays what it is.
+/// The guest's registers to their homes. R14 stays what it is.
 fn save(e: &mut Emitter, save_vector: At) {
     for reg in HELD {
         e.store(home(reg), host(reg));
     }
-    // pushfq; pop rax
-    e.raw(&[0x9c, 0x58]);
-    e.store(FLAGS, RAX);
     e.load(RCX, VECTOR_LOADED);
     let in_memory = e.jump_if_rcx_zero();
     e.call_to(save_vector);
     e.bind_short(in_memory);
 }
 
-/// And back.
+/// And back, and the flags from aside.
 fn load(e: &mut Emitter) {
-    e.load(RAX, LAHF);
-    // OF from AL's lowest bit: 1 + 7FH overflows; then the others from AH.
-    e.raw(&[0x04, 0x7f, 0x9e]);
+    e.load(RAX, ASIDE);
+    host_flags(e);
     for reg in HELD {
         e.load(host(reg), home(reg));
     }
+}
+
+/// Flags from RAX: OF from AL's lowest bit, as 1 + 7FH overflows; then the others from AH.
+fn host_flags(e: &mut Emitter) {
+    // add al, 7fh; sahf
+    e.raw(&[0x04, 0x7f, 0x9e]);
 }
 
 /// LDMXCSR (2) or STMXCSR (3) with GS:[offset].
@@ -251,20 +351,27 @@ fn write_vector(e: &mut Emitter) -> Result<(At, At), IcedError> {
     Ok((load, save))
 }
 
-/// The guest's flags aside; R14 is free for it.
+/// The guest's flags aside; R14 is free for it. They stay in the host's, too.
 pub fn save_flags(e: &mut Emitter) {
     e.mov(R14, RAX);
     // lahf; seto al
     e.raw(&[0x9f, 0x0f, 0x90, 0xc0]);
-    e.store(SAVED_FLAGS, RAX);
+    e.store(ASIDE, RAX);
     e.mov(RAX, R14);
 }
 
-/// And back; R14 and R15 stay what they are.
+/// And back; R14 is free for it.
 pub fn restore_flags(e: &mut Emitter) {
+    e.mov(R14, RAX);
+    e.load(RAX, ASIDE);
+    host_flags(e);
+    e.mov(RAX, R14);
+}
+
+/// The same where R14 is not free.
+pub fn restore_flags_around(e: &mut Emitter) {
     e.store(SAVED_RAX, RAX);
-    e.load(RAX, SAVED_FLAGS);
-    // add al, 7fh; sahf
-    e.raw(&[0x04, 0x7f, 0x9e]);
+    e.load(RAX, ASIDE);
+    host_flags(e);
     e.load(RAX, SAVED_RAX);
 }

@@ -1,30 +1,37 @@
-//! One block of guest code to host code.
+//! A trace of guest code to host code.
 //!
 //! An instruction is copied as it is if it touches neither memory nor the registers that translations need for
-//! themselves ([`operand`]); its memory operand goes through the software TLB otherwise. The stack and near branches
-//! have sequences of their own ([`flow`]). Everything else is done by the interpreter's own handler, in a callout; what
-//! ends a block there for other reasons than a branch ends the translation before it.
+//! themselves ([`operand`]); its memory operand goes through the software TLB otherwise ([`access`]). The stack and near branches
+//! have sequences of their own ([`flow`]); [`exits`] are the ways out. Everything else is done by the interpreter's own
+//! handler, in a callout; what ends a block there for other reasons than a branch ends the translation before it.
 //!
-//! Lookups change the host's flags. They put the guest's aside first, unless they lie there already, and bring them back only
-//! where they are live; an instruction that writes all of them ends that. So they are exact wherever code can be left, and
-//! cost little where nobody reads them.
+//! Lookups change the host's flags. They put the guest's aside first, unless what made them can be done again, and they are
+//! brought back only where they are needed ([`crate::flags`]). So they are exact wherever code can be left, and cost little where
+//! nobody reads them. A translation has an entry for either place.
 //!
 //! Each instruction that a lookup can fail in has a slow way out of line: a callout of the whole instruction, which is
 //! executed from its beginning, because nothing of it was committed yet.
 
+mod access;
+pub mod exits;
 mod flow;
+mod homes;
 mod operand;
+mod swaps;
 
-use crate::context::{self, COUNT, Jumps, KICK, NEED_VECTOR, SAVED_RCX, TABLE, home};
-use crate::emit::{A, At, Emitter, Forward, R13, R14, R15, RCX, Reg};
+use crate::Counting;
+use crate::callout::{Kind, Site};
+use crate::context::{COUNT, KICK, NEED_VECTOR};
+use crate::emit::{At, Emitter, Forward, NE, R14, R15, RCX};
+use crate::flags::{Maker, Places, Scratch, Use};
 use crate::groups::{self, Group, Member};
-use crate::liveness;
 use crate::stubs::{self, Stubs};
-use crate::{Counting, Site};
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory};
-use ring3_x86_cpu::op::Op;
-use ring3_x86_cpu::{Core, decode};
+use crate::trace::{End, Trace, Way};
+use exits::{Links, Slow};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
+use ring3_x86_cpu::Core;
 use std::mem::offset_of;
+use swaps::Swaps;
 
 /// Why an instruction is not translated: a callout does it.
 #[derive(Debug)]
@@ -40,20 +47,25 @@ impl From<iced_x86::IcedError> for NotHere {
 
 /// What is to be translated.
 pub struct Source<'a> {
-    /// The block's linear address.
+    /// The trace's linear address.
     pub linear: u64,
-    pub code: &'a [u8],
-    pub ops: &'a [Op],
+    pub trace: &'a Trace,
     pub core: &'a Core,
     /// The vector instructions that may be executed.
     pub level: Level,
     pub counting: Counting,
-    /// The jump cache of the privilege it runs with.
-    pub jumps: u64,
+    /// Where it will be executed, the rarely executed part of it, and what surrounds it.
+    pub base: u64,
+    pub cold: u64,
+    pub stubs: Stubs,
+    /// The numbers that the first of the sites, of the links and of the words will have, and where that word is.
+    pub first_site: u32,
+    pub first_link: u32,
+    pub first_word: u64,
 }
 
 /// Which vector instructions the guest has enabled; each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     None,
     Sse,
@@ -61,51 +73,44 @@ pub enum Level {
     Avx512,
 }
 
-/// A jump to another block of the same page, to be made direct once that is translated.
-pub struct NewLink {
-    pub site: At,
-    pub target: u64,
-    /// The target lies behind: entering it must look at the kick word.
-    pub backward: bool,
+/// Where guest flags are to be for code that is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    Host,
+    Aside,
+    /// Wherever they are: they are overwritten before anything else.
+    Any,
 }
 
-/// What came of it. Places count from the code's start.
+/// The places of a translation to enter it at: with flags in the host's and aside, and the same where the kick word is to be
+/// looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Entries {
+    pub wants: Wants,
+    pub host: u64,
+    pub aside: u64,
+    pub checked_host: u64,
+    pub checked_aside: u64,
+}
+
+/// What came of it.
 pub struct Translated {
     pub code: Vec<u8>,
-    /// Where the kick word is looked at first.
-    pub checked: At,
-    pub entry: At,
-    pub links: Vec<NewLink>,
+    pub cold: Vec<u8>,
+    pub entries: Entries,
+    pub links: Vec<exits::NewLink>,
+    /// What the words hold at first.
+    pub words: Vec<u64>,
     pub sites: Vec<Site>,
     /// Instructions whose access to memory can fault, and where to go then.
-    pub faults: Vec<(At, At)>,
+    pub faults: Vec<(u64, u64)>,
 }
 
-/// The slow way of one instruction.
-struct Slow {
-    /// Lookups that failed.
-    from: Vec<Forward>,
-    /// Host instructions that may fault.
-    faults: Vec<At>,
-    site: u32,
-    /// Whether the flags lie aside.
-    aside: bool,
-    vector: Vector,
-    then: Then,
-}
-
-/// Whether an instruction needs the flags that it finds.
+/// What became of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flags {
-    Live,
-    Dead,
-}
-
-/// Where the guest's flags are between two instructions; always in one of the two places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Places {
-    in_host: bool,
-    aside: bool,
+enum Done {
+    Translated,
+    Called,
 }
 
 /// Where an access is in the host.
@@ -115,15 +120,6 @@ enum Spot {
     Sum,
     /// So far from R15; R14 is free.
     At(i32),
-}
-
-/// Where the slow way of an instruction leads.
-#[derive(Clone, Copy, Debug)]
-enum Then {
-    /// Back to the next instruction's translation.
-    Back(At),
-    /// Out: others rely on what the instruction would have left.
-    Leave(u64),
 }
 
 /// Where the guest's vector state is known to be.
@@ -140,140 +136,218 @@ pub enum Touch {
     Write,
 }
 
+/// What may go wrong in the instruction being translated.
+#[derive(Default)]
+struct Trouble {
+    /// Lookups that failed, and where flags were then.
+    missed: Vec<Forward>,
+    flags: Option<Places>,
+    /// Stack accesses whose page is not the last one.
+    stack: Vec<access::StackMiss>,
+    /// Host instructions that may fault.
+    faults: Vec<At>,
+}
+
+/// What is true whenever a loop's second copy begins.
+#[derive(Clone, Copy)]
+struct Loop {
+    at: At,
+    flags: Places,
+    vector: Vector,
+}
+
 pub(crate) struct Translator<'a> {
     e: Emitter,
+    /// The code that is not being written now: the cold part, and from the trace's end on the other.
+    other: Emitter,
     source: &'a Source<'a>,
-    stubs: Stubs,
     info: InstructionInfoFactory,
-    /// The number that the first of our sites, and of our links, will have.
-    first_site: u32,
-    first_link: u32,
     sites: Vec<Site>,
-    links: Vec<(Forward, u64)>,
+    links: Links,
     slow: Vec<Slow>,
-    /// Of the instruction being translated.
-    pending: Vec<Forward>,
-    pending_faults: Vec<At>,
-    flags: Flags,
-    places: Places,
+    trouble: Trouble,
+    flags: Places,
+    /// What the instruction being translated does with flags.
+    uses: Use,
+    /// Its number.
+    now: usize,
+    /// What can make its flags again.
+    maker: Option<Maker>,
     vector: Vector,
+    swaps: Swaps,
     groups: Vec<Group>,
     /// Which groups' places in the host are known.
     known: [bool; groups::MOST],
-    /// The part that the instruction being translated has in a group, and whether it finds out that place for the others.
+    /// The part that the instruction being translated has in a group, and whether what follows relies on what only its fast way
+    /// leaves: the group's place, or a value.
     member: Option<Member>,
     leads: bool,
+    /// Where the loop is entered again.
+    again: Option<Loop>,
+    /// Flags were needed although nobody had to care for them.
+    lost: bool,
 }
 
-/// Translates for execution at `base`; `None` if the block begins with something that is not translated.
-pub fn translate(
-    source: &Source<'_>,
-    base: u64,
-    stubs: Stubs,
-    first_site: u32,
-    first_link: u32,
-) -> Option<Translated> {
-    let block = decode_block(source);
-    if block.is_empty() {
-        return None;
+/// `None` if it cannot be translated.
+pub fn translate(source: &Source<'_>) -> Option<Translated> {
+    let wants = wants(source.trace);
+    attempt(source, wants).or_else(|| attempt(source, Wants::Aside))
+}
+
+/// The place where a trace needs flags first.
+fn wants(trace: &Trace) -> Wants {
+    for step in &trace.steps {
+        let memory = touches_memory(&step.instr) && step.instr.mnemonic() != Mnemonic::Lea
+            || step.instr.flow_control() == FlowControl::IndirectBranch;
+        match Use::of(&step.instr) {
+            Use::Needs => return Wants::Host,
+            _ if memory => return Wants::Aside,
+            Use::Writes => return Wants::Any,
+            Use::None => {}
+        }
     }
+    Wants::Host
+}
+
+fn attempt(source: &Source<'_>, wants: Wants) -> Option<Translated> {
+    let mut info = InstructionInfoFactory::new();
+    let (groups, members) = groups::plan(source.trace, &mut info);
     let translator = Translator {
-        e: Emitter::new(base),
+        e: Emitter::new(source.base),
+        other: Emitter::new(source.cold),
         source,
-        stubs,
-        info: InstructionInfoFactory::new(),
-        first_site,
-        first_link,
         sites: Vec::new(),
-        links: Vec::new(),
+        links: Links::default(),
         slow: Vec::new(),
-        pending: Vec::new(),
-        pending_faults: Vec::new(),
-        flags: Flags::Live,
-        places: Places {
-            in_host: true,
-            aside: false,
+        trouble: Trouble::default(),
+        flags: Places {
+            host: wants == Wants::Host,
+            all_but_carry: false,
+            aside: wants == Wants::Aside,
+            maker: None,
         },
+        uses: Use::None,
+        now: 0,
+        maker: None,
         vector: Vector::Anywhere,
-        groups: Vec::new(),
+        swaps: Swaps::plan(source.trace, &mut info),
+        groups,
         known: [false; groups::MOST],
         member: None,
         leads: false,
+        again: None,
+        lost: false,
+        info,
     };
-    Some(translator.block(&block))
-}
-
-/// The instructions that are translated: all up to the first that must be the interpreter's.
-fn decode_block(source: &Source<'_>) -> Vec<Instruction> {
-    let mut decoder = Decoder::with_ip(64, source.code, source.linear, DecoderOptions::NONE);
-    let mut block = Vec::new();
-    for _ in 0..source.ops.len() {
-        let instr = decoder.decode();
-        if instr.is_invalid() || !source.core.features.include(&instr) || is_interpreters(&instr) {
-            break;
-        }
-        block.push(instr);
-    }
-    block
-}
-
-/// Whether an instruction ends blocks for another reason than that it is a near branch.
-fn is_interpreters(instr: &Instruction) -> bool {
-    let branch = matches!(
-        instr.flow_control(),
-        FlowControl::UnconditionalBranch
-            | FlowControl::IndirectBranch
-            | FlowControl::ConditionalBranch
-            | FlowControl::Return
-            | FlowControl::Call
-            | FlowControl::IndirectCall
-    );
-    decode::ends_block(instr) && !(branch && flow::is_near(instr))
+    translator.all(wants, &members)
 }
 
 impl Translator<'_> {
-    fn block(mut self, block: &[Instruction]) -> Translated {
-        let live = liveness::live_before(block);
-        let (groups, members) = groups::plan(block, &mut self.info);
-        self.groups = groups;
-        let checked = self.e.here();
-        let kicked = self.check_kick();
-        let entry = self.e.here();
-        if self.source.counting == Counting::Yes {
-            self.e.load(R14, COUNT);
-            self.e.lea(R14, R14, block.len() as i32);
-            self.e.store(COUNT, R14);
-        }
-        let mut ended = false;
-        for (n, instr) in block.iter().enumerate() {
+    fn all(mut self, wants: Wants, members: &[Option<Member>]) -> Option<Translated> {
+        let (entries, kicked) = self.write_entries(wants)?;
+        self.swap_in();
+        let steps = &self.source.trace.steps;
+        for (n, step) in steps.iter().enumerate() {
+            if self.source.trace.end == End::Loop(n) {
+                self.begin_loop().ok()?;
+            }
+            if let Some(count) = step.begins.filter(|_| self.source.counting == Counting::Yes) {
+                self.e.load(R14, COUNT);
+                self.e.lea(R14, R14, count as i32);
+                self.e.store(COUNT, R14);
+            }
             self.member = members[n];
-            self.instruction(n, instr, live[n]);
-            ended = decode::sets_rip(instr);
-        }
-        let next = block.last().map_or(self.source.linear, Instruction::next_ip);
-        if !ended {
-            if block.len() < self.source.ops.len() {
-                self.leave_to(next);
-            } else {
-                self.go(next);
+            let shadowed = n > 0 && steps[n - 1].may_shadow();
+            let branches = step.kind() == Kind::Branches;
+            if shadowed && branches {
+                self.end_shadow();
+            }
+            self.instruction(n).ok()?;
+            if shadowed && !branches {
+                self.end_shadow();
             }
         }
-        self.e.bind(kicked);
-        self.leave_to(self.source.linear);
-        let faults = self.write_slow();
-        let links = self.write_links();
-        Translated {
-            code: self.e.bytes,
-            checked,
-            entry,
+        self.end().ok()?;
+        std::mem::swap(&mut self.e, &mut self.other);
+        self.write_kicked(kicked);
+        let faults = self.write_slow().ok()?;
+        let (links, words) = self.write_links().ok()?;
+        (!self.lost).then_some(Translated {
+            code: self.other.bytes,
+            cold: self.e.bytes,
+            entries,
             links,
+            words,
             sites: self.sites,
             faults,
-        }
+        })
     }
 
-    /// Leaves if the kick word is not zero. Flags stay.
+    /// The ways in, and the jumps of those that found a kick: with flags in the host's, and aside.
+    fn write_entries(&mut self, wants: Wants) -> Option<(Entries, [Vec<Forward>; 2])> {
+        let mut kicked = [Vec::new(), Vec::new()];
+        let at = |e: &Emitter| e.address(e.here());
+        let entries = match wants {
+            Wants::Aside => {
+                let host = at(&self.e);
+                stubs::save_flags(&mut self.e);
+                let checked_aside = at(&self.e);
+                kicked[1].push(self.check_kick());
+                let aside = at(&self.e);
+                Entries {
+                    wants,
+                    host,
+                    aside,
+                    checked_host: host,
+                    checked_aside,
+                }
+            }
+            Wants::Host => {
+                let checked_aside = at(&self.e);
+                kicked[1].push(self.check_kick());
+                let aside = at(&self.e);
+                stubs::restore_flags(&mut self.e);
+                let over = self.e.jump();
+                let checked_host = at(&self.e);
+                kicked[0].push(self.check_kick_with_flags());
+                self.e.bind(over);
+                Entries {
+                    wants,
+                    host: at(&self.e),
+                    aside,
+                    checked_host,
+                    checked_aside,
+                }
+            }
+            Wants::Any => {
+                let checked_host = at(&self.e);
+                kicked[0].push(self.check_kick_with_flags());
+                let over = self.e.jump();
+                let checked_aside = at(&self.e);
+                kicked[1].push(self.check_kick());
+                self.e.bind(over);
+                Entries {
+                    wants,
+                    host: at(&self.e),
+                    aside: at(&self.e),
+                    checked_host,
+                    checked_aside,
+                }
+            }
+        };
+        Some((entries, kicked))
+    }
+
+    /// Jumps if the kick word is not zero; changes flags.
     fn check_kick(&mut self) -> Forward {
+        self.e.load(R14, KICK);
+        // cmp dword ptr [r14], 0
+        self.e.raw(&[0x41, 0x83, 0x3e, 0]);
+        self.e.jump_if(NE)
+    }
+
+    /// The same, but flags stay.
+    fn check_kick_with_flags(&mut self) -> Forward {
         let e = &mut self.e;
         e.mov(R15, RCX);
         e.load(R14, KICK);
@@ -287,169 +361,275 @@ impl Translator<'_> {
         kicked
     }
 
-    fn instruction(&mut self, n: usize, instr: &Instruction, live: bool) {
-        let writes = instr.rflags_modified() & liveness::ARITHMETIC != 0;
-        let keeps_some = writes && liveness::written(instr) != liveness::ARITHMETIC;
-        self.flags = if live || keeps_some {
-            Flags::Live
-        } else {
-            Flags::Dead
-        };
-        if self.flags == Flags::Live {
-            self.bring_flags_back();
+    /// Begins the second copy of a loop: what is true here will be true in every round.
+    fn begin_loop(&mut self) -> Emitted {
+        self.clobber()?;
+        if self.flags.aside {
+            self.flags.maker = None;
         }
-        self.translated_or_called(n, instr);
-        if writes {
-            self.places = Places {
-                in_host: true,
-                aside: false,
-            };
+        let at = self.e.here();
+        let kicked = self.check_kick();
+        self.slow
+            .push(Slow::kicked(kicked, self.flags, self.source.linear));
+        self.again = Some(Loop {
+            at,
+            flags: self.flags,
+            vector: self.vector,
+        });
+        Ok(())
+    }
+
+    /// The instruction behind an STI is done: interrupts are no longer held back.
+    fn end_shadow(&mut self) {
+        let shadow = offset_of!(Core, state.interruptibility.sti_shadow);
+        // mov byte ptr gs:[shadow], 0
+        self.e.raw(&[0x65, 0xc6, 0x04, 0x25]);
+        self.e.raw(&(shadow as u32).to_le_bytes());
+        self.e.raw(&[0]);
+    }
+
+    /// Back to where the second copy begins, with what is true there.
+    fn end_loop(&mut self) -> Emitted {
+        let Some(again) = self.again else {
+            return self.go(self.source.linear, true);
+        };
+        if again.flags.aside {
+            self.need_aside()?;
+        }
+        if again.flags.maker != self.flags.maker && !again.flags.aside {
+            return self.go(self.source.linear, true);
+        }
+        if again.vector == Vector::InRegisters {
+            self.need_vector();
+        }
+        self.e.jump_to(again.at);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Emitted {
+        match self.source.trace.end {
+            End::Nothing => Ok(()),
+            End::Loop(_) => self.end_loop(),
+            End::To(next) => {
+                let last = self.source.trace.steps.last().map_or(0, |step| step.instr.ip());
+                self.go(next, next <= last)
+            }
+            End::Leave(rip) => self.leave_to(rip),
         }
     }
 
-    fn translated_or_called(&mut self, n: usize, instr: &Instruction) {
+    /// Translates one instruction; fails only if flags are needed that nobody kept.
+    fn instruction(&mut self, n: usize) -> Emitted {
+        let step = &self.source.trace.steps[n];
+        let instr = step.instr;
+        self.uses = Use::of(&instr);
+        self.now = n;
+        self.maker = None;
+        if self.flags.carry_is_aside()
+            && let Some(maker) = Maker::step(&instr).filter(|_| self.is_kept(instr.op0_register()))
+        {
+            return self.step_register(n, &instr, maker);
+        }
+        let maker = self.maker_after(&instr);
+        let reaches_memory = touches_memory(&instr);
+        if self.uses == Use::Needs && !self.host_suffices(&instr) {
+            self.need_host()?;
+            if reaches_memory && self.flags.maker.is_some_and(|maker| maker.needs_scratch()) {
+                self.need_aside()?;
+            }
+        }
+        let keeps = self.uses != Use::Writes;
+        if keeps && maker.is_none() && self.flags.maker.is_some() && (!self.flags.host || reaches_memory) {
+            // What made them cannot be done again after this instruction.
+            self.need_aside()?;
+        }
+        let done = self.translated_or_called(n, &instr)?;
+        self.flags.maker = maker;
+        if instr.rflags_modified() & crate::flags::ARITHMETIC != 0 {
+            self.flags = Places {
+                host: true,
+                all_but_carry: false,
+                aside: done == Done::Called,
+                maker: self.maker,
+            };
+        }
+        self.follow(n)
+    }
+
+    /// INC or DEC of a register where CF is aside: there it stays.
+    fn step_register(&mut self, n: usize, instr: &Instruction, maker: Maker) -> Emitted {
+        let exact = self.flags.host;
+        self.translated_or_called(n, instr)?;
+        self.flags = Places {
+            host: exact,
+            all_but_carry: true,
+            aside: false,
+            maker: Some(maker),
+        };
+        Ok(())
+    }
+
+    /// Whether the flags that the instruction being translated makes will be in the way of a lookup.
+    fn flags_meet_lookup(&self) -> bool {
+        let trace = self.source.trace;
+        for step in &trace.steps[self.now + 1..] {
+            let flow = step.instr.flow_control();
+            if touches_memory(&step.instr) || flow == FlowControl::IndirectBranch {
+                return true;
+            }
+            if Use::of(&step.instr) == Use::Writes {
+                return false;
+            }
+        }
+        matches!(trace.end, End::Loop(_))
+    }
+
+    /// Whether the host's flags do although CF is elsewhere.
+    pub(self) fn host_suffices(&self, instr: &Instruction) -> bool {
+        self.flags.all_but_carry
+            && instr.rflags_modified() & crate::flags::ARITHMETIC == 0
+            && instr.rflags_read() & iced_x86::RflagsBits::CF == 0
+            && !touches_memory(instr)
+    }
+
+    /// Whether a maker takes what is in a guest register.
+    fn uses_guest(&self, maker: &Maker, guest: usize) -> bool {
+        match self.host_of(guest) {
+            Some(host) => maker.uses(host),
+            None => maker.uses_home(guest),
+        }
+    }
+
+    /// What the maker of the flags becomes when the instruction changes registers.
+    fn maker_after(&mut self, instr: &Instruction) -> Option<Maker> {
+        let mut maker = self.flags.maker?;
+        if matches!(
+            instr.flow_control(),
+            FlowControl::Call | FlowControl::IndirectCall
+        ) {
+            return None;
+        }
+        if let Some(by) = groups::moves_stack(instr).filter(|_| Use::of(instr) == Use::None) {
+            maker = maker.moved(by as i32)?;
+            let other = instr.op0_register();
+            let pops = instr.mnemonic() == Mnemonic::Pop;
+            return (!pops || !self.uses_guest(&maker, other.full_register().number())).then_some(maker);
+        }
+        let mut written = [false; 16];
+        for used in self.info.info(instr).used_registers() {
+            let access = used.access();
+            if used.register().is_gpr()
+                && !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
+            {
+                written[used.register().full_register().number()] = true;
+            }
+        }
+        let lost = (0..16).any(|guest| written[guest] && self.uses_guest(&maker, guest));
+        (!lost).then_some(maker)
+    }
+
+    fn translated_or_called(&mut self, n: usize, instr: &Instruction) -> Result<Done, NotHere> {
         let start = self.e.here();
         let links = self.links.len();
-        let (vector, places, known) = (self.vector, self.places, self.known);
+        let (vector, flags, known) = (self.vector, self.flags, self.known);
         self.leads = false;
-        let done = self.flow(instr).unwrap_or_else(|| self.plain(n, instr));
+        let done = match self.flow(n, instr) {
+            Some(done) => done,
+            None => self.operation(n, instr),
+        };
         if done.is_err() {
             self.e.rewind(start);
             self.links.truncate(links);
-            self.pending.clear();
-            self.pending_faults.clear();
-            (self.vector, self.places, self.known) = (vector, places, known);
-            self.bring_flags_back();
-            let site = self.site(n, instr);
-            self.callout(site);
+            self.trouble = Trouble::default();
+            self.maker = None;
+            (self.vector, self.flags, self.known) = (vector, flags, known);
+            let site = self.site(n);
+            self.callout(site)?;
+            self.swap_in();
             self.vector = Vector::Anywhere;
-            return;
+            if self.source.trace.steps[n].kind() != Kind::Plain {
+                self.known = [false; groups::MOST];
+            }
+            return Ok(Done::Called);
         }
-        if self.pending.is_empty() && self.pending_faults.is_empty() {
-            return;
-        }
-        let slow = Slow {
-            from: std::mem::take(&mut self.pending),
-            faults: std::mem::take(&mut self.pending_faults),
-            site: self.site(n, instr),
-            aside: self.places.aside,
-            vector: self.vector,
-            then: if self.leads {
-                Then::Leave(instr.next_ip())
+        let trouble = std::mem::take(&mut self.trouble);
+        let harmless = trouble.missed.is_empty() && trouble.faults.is_empty() && trouble.stack.is_empty();
+        if !harmless {
+            let site = self.site(n);
+            let back = self.e.here();
+            let then = if self.leads {
+                exits::Then::Leave(instr.next_ip())
             } else {
-                Then::Back(self.e.here())
-            },
-        };
-        self.slow.push(slow);
+                exits::Then::Back(back)
+            };
+            let flags = trouble.flags.unwrap_or(flags);
+            self.lost |= flags == Places::NOWHERE;
+            self.slow.push(Slow::of(trouble, flags, site, self.vector, then));
+        }
+        Ok(Done::Translated)
     }
 
-    /// Has the guest's flags in the host's.
-    fn bring_flags_back(&mut self) {
-        if !self.places.in_host {
-            stubs::restore_flags(&mut self.e);
-            self.places.in_host = true;
+    /// Goes on where the trace does, if the instruction was a conditional jump or one that the trace follows.
+    fn follow(&mut self, n: usize) -> Emitted {
+        let step = &self.source.trace.steps[n];
+        let back = step.way == Way::Taken && step.instr.near_branch64() <= step.instr.ip();
+        let last = n + 1 == self.source.trace.steps.len();
+        let loops = matches!(self.source.trace.end, End::Loop(m) if m == n + 1);
+        if back && !last && !loops {
+            self.clobber()?;
+            let kicked = self.check_kick();
+            self.slow
+                .push(Slow::kicked(kicked, self.flags, step.instr.near_branch64()));
         }
+        Ok(())
     }
 
     /// The number of the callout of an instruction.
-    fn site(&mut self, n: usize, instr: &Instruction) -> u32 {
+    fn site(&mut self, n: usize) -> u32 {
+        let step = &self.source.trace.steps[n];
         self.sites.push(Site {
-            op: self.source.ops[n],
-            base: self.source.linear,
-            branches: decode::sets_rip(instr),
+            op: step.op,
+            base: step.block,
+            kind: step.kind(),
         });
-        self.first_site + self.sites.len() as u32 - 1
+        self.source.first_site + self.sites.len() as u32 - 1
     }
 
-    fn callout(&mut self, site: u32) {
+    /// Executes an operation's handler. Then flags are in both places, and registers where everybody has them.
+    fn callout(&mut self, site: u32) -> Emitted {
+        if !self.flags.host && !self.flags.aside {
+            self.need_host()?;
+        }
+        self.swap_out();
         self.e.constant(R14, site.into());
-        self.e.call_address(self.stubs.callout);
+        self.e.call_address(if self.flags.aside {
+            self.source.stubs.callout_aside
+        } else {
+            self.source.stubs.callout
+        });
+        self.flags.host = true;
+        self.flags.aside = true;
+        Ok(())
     }
 
-    /// Out of line, the slow ways of all instructions.
-    fn write_slow(&mut self) -> Vec<(At, At)> {
-        let mut faults = Vec::new();
-        for slow in std::mem::take(&mut self.slow) {
-            let here = self.e.here();
-            for forward in slow.from {
-                self.e.bind(forward);
-            }
-            faults.extend(slow.faults.into_iter().map(|at| (at, here)));
-            if slow.aside {
-                stubs::restore_flags(&mut self.e);
-            }
-            self.callout(slow.site);
-            match slow.then {
-                Then::Leave(rip) => self.leave_to(rip),
-                Then::Back(back) => {
-                    if slow.vector == Vector::InRegisters {
-                        self.e.call_through(NEED_VECTOR);
-                    }
-                    self.e.jump_to(back);
-                }
-            }
-        }
-        faults.sort_unstable();
-        faults
+    fn need_host(&mut self) -> Emitted {
+        self.check_lost();
+        Ok(self.flags.need_host(&mut self.e, Scratch::Free)?)
     }
 
-    /// And the ways out to blocks that are not translated yet.
-    fn write_links(&mut self) -> Vec<NewLink> {
-        let mut links = Vec::new();
-        for (n, (forward, target)) in std::mem::take(&mut self.links).into_iter().enumerate() {
-            links.push(NewLink {
-                site: self.e.site(&forward),
-                target,
-                backward: target <= self.source.linear,
-            });
-            self.e.bind(forward);
-            self.e.constant(R14, u64::from(self.first_link) + n as u64);
-            self.e.jump_address(self.stubs.link);
-        }
-        links
+    fn need_aside(&mut self) -> Emitted {
+        self.check_lost();
+        Ok(self.flags.need_aside(&mut self.e)?)
     }
 
-    /// Gives a place to the interpreter.
-    fn leave_to(&mut self, rip: u64) {
-        self.e.constant(R14, rip);
-        self.e.jump_address(self.stubs.lookup);
+    /// The host's flags are about to change.
+    fn clobber(&mut self) -> Emitted {
+        self.check_lost();
+        Ok(self.flags.clobber(&mut self.e)?)
     }
 
-    /// Goes on at a known place.
-    fn go(&mut self, target: u64) {
-        if target >> 12 == self.source.linear >> 12 {
-            let forward = self.e.jump();
-            self.links.push((forward, target));
-            return;
-        }
-        // Another page, which may be elsewhere by now: the jump cache knows.
-        let entry = Jumps::entry(self.source.jumps, target);
-        let e = &mut self.e;
-        e.store(SAVED_RCX, RCX);
-        e.constant(R15, entry);
-        e.constant(R14, target);
-        e.load_at(RCX, R15, 0);
-        e.lea_scaled(RCX, RCX, R14, 1);
-        let found = e.jump_if_rcx_zero();
-        e.load(RCX, SAVED_RCX);
-        e.jump_address(self.stubs.lookup);
-        e.bind_short(found);
-        e.load(RCX, SAVED_RCX);
-        self.jump_to_found();
-    }
-
-    /// To the code of the jump cache's entry at R15.
-    fn jump_to_found(&mut self) {
-        // jmp [r15 + 8]
-        self.e.raw(&[0x41, 0xff, 0x67, 0x08]);
-    }
-
-    /// Has the guest's flags aside, too.
-    fn put_flags_aside(&mut self) {
-        if !self.places.aside {
-            stubs::save_flags(&mut self.e);
-            self.places.aside = true;
-        }
+    fn check_lost(&mut self) {
+        self.lost |= self.flags == Places::NOWHERE;
     }
 
     /// The next instruction uses the vector state.
@@ -460,85 +640,12 @@ impl Translator<'_> {
         }
     }
 
-    /// Brings an access within reach: by its group, or by a lookup of its own, for which `address` leaves its address
-    /// in R15.
-    fn reach(
-        &mut self,
-        size: usize,
-        touch: Touch,
-        address: impl FnOnce(&mut Self) -> Emitted,
-    ) -> Result<Spot, NotHere> {
-        let Some(member) = self.member else {
-            address(self)?;
-            self.lookup(size, touch);
-            return Ok(Spot::Sum);
-        };
-        let slot = context::group(member.group);
-        if self.known[member.group] {
-            self.e.load(R15, slot);
-        } else {
-            let group = self.groups[member.group];
-            match member.base {
-                4 => self.e.lea(R15, R13, member.from_base),
-                base @ 13.. => {
-                    self.e.load(R15, home(Reg(base)));
-                    self.e.lea(R15, R15, member.from_base);
-                }
-                base => self.e.lea(R15, Reg(base), member.from_base),
-            }
-            self.lookup(group.span, group.touch);
-            self.join();
-            self.e.store(slot, R15);
-            self.known[member.group] = true;
-            self.leads = true;
-        }
-        Ok(Spot::At(member.offset))
-    }
-
-    /// As `reach`, with R14 free in any case; returns how far from R15 the access is.
-    fn reach_from_r15(
-        &mut self,
-        touch: Touch,
-        address: impl FnOnce(&mut Self) -> Emitted,
-    ) -> Result<i32, NotHere> {
-        match self.reach(8, touch, address)? {
-            Spot::At(offset) => Ok(offset),
-            Spot::Sum => {
-                self.join();
-                Ok(0)
-            }
-        }
-    }
-
-    /// Looks up the access of `size` bytes at the address in R15. Then R14 + R15 is where it is in the host.
-    fn lookup(&mut self, size: usize, touch: Touch) {
-        use ring3_x86_cpu::mmu::Entry;
-        let tag = match touch {
-            Touch::Read => offset_of!(Entry, read),
-            Touch::Write => offset_of!(Entry, write),
-        };
-        self.put_flags_aside();
-        let e = &mut self.e;
-        // mov r14d, r15d; shr r14d, 7; and r14d, 7fe0h
-        e.raw(&[
-            0x45, 0x89, 0xfe, 0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0x7f, 0, 0,
-        ]);
-        e.add_from(R14, TABLE);
-        // sub r15, [r14 + tag]; cmp r15, 4096 - size
-        e.raw(&[0x4d, 0x2b, 0x7e, tag as u8, 0x49, 0x81, 0xff]);
-        e.raw(&(4096 - size as i32).to_le_bytes());
-        let miss = e.jump_if(A);
-        self.pending.push(miss);
-        e.load_at(R14, R14, offset_of!(Entry, page) as i32);
-        self.places.in_host = false;
-        if self.flags == Flags::Live {
-            self.bring_flags_back();
-        }
-    }
-
     /// The next instruction may fault.
     fn may_fault(&mut self) {
-        self.pending_faults.push(self.e.here());
+        if self.trouble.flags.is_none() {
+            self.trouble.flags = Some(self.flags);
+        }
+        self.trouble.faults.push(self.e.here());
     }
 
     /// R15 = R14 + R15, to have R14 back.
@@ -547,6 +654,6 @@ impl Translator<'_> {
     }
 }
 
-// The lookup is made for entries and tables of these sizes.
-const _: () = assert!(size_of::<ring3_x86_cpu::mmu::Entry>() == 32);
-const _: () = assert!(ring3_x86_cpu::mmu::tlb::ENTRIES == 1024);
+fn touches_memory(instr: &Instruction) -> bool {
+    (0..instr.op_count()).any(|k| instr.op_kind(k) == OpKind::Memory) || instr.is_stack_instruction()
+}

@@ -62,11 +62,15 @@ pub struct Blocks {
     last_serial: u64,
     /// Counts the times that blocks were dropped.
     drops: u32,
+    /// The guest-physical pages whose blocks were, for a further tier; `None` if they are too many.
+    dropped: Option<Vec<u64>>,
     /// Counts the times that all blocks were.
     clears: u32,
 }
 
 const DROPPED: u64 = 0;
+/// Dropped pages that are told one by one.
+const MOST_DROPPED: usize = 64;
 
 impl Blocks {
     pub fn new() -> Blocks {
@@ -78,6 +82,7 @@ impl Blocks {
             lookups: Lookups::new(),
             last_serial: 0,
             drops: 0,
+            dropped: Some(Vec::new()),
             clears: 0,
         }
     }
@@ -196,6 +201,20 @@ impl Blocks {
             }
         }
         self.drops = self.drops.wrapping_add(1);
+        match &mut self.dropped {
+            Some(pages) if pages.len() < MOST_DROPPED => pages.push(gpa.0 & !0xfff),
+            _ => self.dropped = None,
+        }
+    }
+
+    /// The pages whose blocks were dropped since this was last asked; `None` if they are too many to tell.
+    pub fn take_dropped(&mut self) -> Option<Vec<u64>> {
+        self.dropped.replace(Vec::new())
+    }
+
+    /// The guest-physical page that a block begins in.
+    pub fn page_of(&self, block: u32) -> u64 {
+        self.get(block).start & !0xfff
     }
 
     /// Drops everything.
@@ -205,6 +224,7 @@ impl Blocks {
         self.by_address.clear();
         self.pages.clear();
         self.clears = self.clears.wrapping_add(1);
+        self.dropped = Some(Vec::new());
         self.drops = self.drops.wrapping_add(1);
     }
 
@@ -237,6 +257,13 @@ impl Blocks {
         let page = self.pages.get(&(block.start & !0xfff))?;
         let offset = (block.start & 0xfff) as usize;
         page.bytes(offset, usize::from(block.len))
+    }
+
+    /// The block that begins at that place of the page that `block` begins in, decoded for the same mode.
+    pub fn neighbour(&self, block: u32, linear: u64) -> Option<u32> {
+        let block = self.get(block);
+        let start = block.start & !0xfff | linear & 0xfff;
+        self.by_address.get(&(start, block.key)).copied()
     }
 }
 

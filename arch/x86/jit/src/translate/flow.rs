@@ -1,22 +1,17 @@
 //! The stack and near branches.
+//!
+//! Calls and returns are paired with the host's: a call is one on the shadow stack, too, and behind it lies what a return
+//! does that finds the address it pushed. A return that finds another one looks it up.
 
+use super::access::OffStack;
+use super::exits::Slow;
 use super::{Emitted, NotHere, Touch, Translator};
-use crate::context::{JUMPS_AT, MASK, SAVED_RCX, TARGET, home};
-use crate::emit::{R13, R14, R15, RBP, RCX, Reg};
+use crate::context::{RETURN, SHADOW_LIMIT, TARGET, home};
+use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
+use crate::flags::Places;
+use crate::stubs;
+use crate::trace::Way;
 use iced_x86::{Code, Instruction, OpKind, Register};
-
-/// Whether a branch stays in its segment.
-pub(super) fn is_near(instr: &Instruction) -> bool {
-    instr.is_jcc_short_or_near()
-        || instr.is_jmp_short_or_near()
-        || instr.is_call_near()
-        || instr.is_call_near_indirect()
-        || instr.is_jmp_near_indirect()
-        || instr.is_loopcc()
-        || instr.is_loop()
-        || instr.is_jcx_short()
-        || matches!(instr.code(), Code::Retnq | Code::Retnq_imm16)
-}
 
 fn number(reg: Register) -> u8 {
     reg.full_register().number() as u8
@@ -24,7 +19,7 @@ fn number(reg: Register) -> u8 {
 
 impl Translator<'_> {
     /// Translates what is here; `None` for anything else.
-    pub(super) fn flow(&mut self, instr: &Instruction) -> Option<Emitted> {
+    pub(super) fn flow(&mut self, n: usize, instr: &Instruction) -> Option<Emitted> {
         Some(match instr.code() {
             Code::Push_r64 => self.push(number(instr.op0_register())),
             Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => {
@@ -37,46 +32,34 @@ impl Translator<'_> {
             }
             Code::Pop_r64 => self.pop(number(instr.op0_register())),
             Code::Leaveq => self.leave(),
-            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
-                self.go(instr.near_branch64());
-                Ok(())
-            }
+            // The trace goes on there.
+            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Ok(()),
             Code::Call_rel32_64 => self.call(instr),
             Code::Call_rm64 => self.call_indirect(instr),
             Code::Jmp_rm64 => self.jump_indirect(instr),
-            Code::Retnq => self.ret(0),
-            Code::Retnq_imm16 => self.ret(instr.immediate16()),
-            _ if instr.is_jcc_short_or_near() => self.jcc(instr),
+            Code::Retnq => self.ret(n, 0),
+            Code::Retnq_imm16 => self.ret(n, instr.immediate16()),
+            _ if instr.is_jcc_short_or_near() => self.jcc(n, instr),
             _ => return None,
         })
     }
 
     /// Brings the eight bytes below the stack's top within reach of R15, for a store.
     fn below_top(&mut self) -> Result<i32, NotHere> {
-        self.reach_from_r15(Touch::Write, |t| {
-            t.e.lea(R15, R13, -8);
-            Ok(())
-        })
+        self.reach_from_r15(Touch::Write, OffStack(Some(-8)), |_| Ok(()))
     }
 
-    /// The like of the eight bytes that a register points to, for a load.
-    fn pointed_to(&mut self, host: Reg) -> Result<i32, NotHere> {
-        self.reach_from_r15(Touch::Read, |t| {
-            t.e.mov(R15, host);
-            Ok(())
-        })
+    /// The eight bytes at the stack's top, for a load.
+    fn top(&mut self) -> Result<i32, NotHere> {
+        self.reach_from_r15(Touch::Read, OffStack(Some(0)), |_| Ok(()))
     }
 
     fn push(&mut self, guest: u8) -> Emitted {
         let offset = self.below_top()?;
-        let host = match guest {
-            4 => R13,
-            13.. => {
-                self.e.load(R14, home(Reg(guest)));
-                R14
-            }
-            _ => Reg(guest),
-        };
+        let host = self.host_of(guest.into()).unwrap_or_else(|| {
+            self.e.load(R14, home(Reg(guest)));
+            R14
+        });
         self.may_fault();
         self.e.store_at(R15, offset, host);
         self.e.lea(R13, R13, -8);
@@ -101,17 +84,17 @@ impl Translator<'_> {
     }
 
     fn pop(&mut self, guest: u8) -> Emitted {
-        let offset = self.pointed_to(R13)?;
+        let offset = self.top()?;
         self.may_fault();
-        match guest {
-            4 => self.e.load_at(R13, R15, offset),
-            13.. => {
-                self.e.load_at(R14, R15, offset);
-                self.e.store(home(Reg(guest)), R14);
+        match self.host_of(guest.into()) {
+            Some(R13) => self.e.load_at(R13, R15, offset),
+            Some(host) => {
+                self.e.load_at(host, R15, offset);
                 self.e.lea(R13, R13, 8);
             }
-            _ => {
-                self.e.load_at(Reg(guest), R15, offset);
+            None => {
+                self.e.load_at(R14, R15, offset);
+                self.e.store(home(Reg(guest)), R14);
                 self.e.lea(R13, R13, 8);
             }
         }
@@ -119,7 +102,10 @@ impl Translator<'_> {
     }
 
     fn leave(&mut self) -> Emitted {
-        let offset = self.pointed_to(RBP)?;
+        let offset = self.reach_from_r15(Touch::Read, OffStack(None), |t| {
+            t.e.mov(R15, RBP);
+            Ok(())
+        })?;
         self.may_fault();
         self.e.load_at(R14, R15, offset);
         self.e.lea(R13, RBP, 8);
@@ -128,89 +114,122 @@ impl Translator<'_> {
     }
 
     fn call(&mut self, instr: &Instruction) -> Emitted {
+        self.need_aside()?;
         self.push_constant(instr.next_ip())?;
-        self.go(instr.near_branch64());
+        self.make_room();
+        self.flags = Places {
+            aside: true,
+            ..Places::NOWHERE
+        };
+        self.call_to(instr.near_branch64(), instr.near_branch64() <= instr.ip());
+        self.landing(instr.next_ip());
         Ok(())
     }
 
     /// The target is looked up before anything is pushed: if it is not known, it may be none at all.
     fn call_indirect(&mut self, instr: &Instruction) -> Emitted {
-        // Both ways to the slow one must find the flags at the same place.
-        self.put_flags_aside();
+        self.need_aside()?;
         self.target(instr)?;
         self.find_indirect();
         self.e.load_at(R14, R15, 8);
         self.e.store(TARGET, R14);
         self.push_constant(instr.next_ip())?;
-        self.e.jump_through(TARGET);
+        self.make_room();
+        self.swap_out();
+        self.e.call_through(TARGET);
+        self.landing(instr.next_ip());
         Ok(())
     }
 
+    /// Forgets what is on the shadow stack if it is full; changes flags.
+    fn make_room(&mut self) {
+        self.e.compare_with(RSP, SHADOW_LIMIT);
+        let full = self.e.jump_if(BE);
+        let back = self.e.here();
+        self.slow.push(Slow::full(full, back));
+    }
+
+    /// Where the callee returns to, with the address that it found in R14.
+    fn landing(&mut self, next: u64) {
+        let e = &mut self.e;
+        match i32::try_from(next as i64) {
+            Ok(next) => e.compare_constant(R14, next),
+            Err(_) => {
+                e.constant(R15, next);
+                e.compare(R14, R15);
+            }
+        }
+        e.jump_if_address(NE, self.source.stubs.return_elsewhere);
+        self.swap_in();
+        self.flags = Places {
+            aside: true,
+            ..Places::NOWHERE
+        };
+        self.vector = super::Vector::Anywhere;
+        self.known = [false; crate::groups::MOST];
+    }
+
     fn jump_indirect(&mut self, instr: &Instruction) -> Emitted {
+        self.need_aside()?;
         self.target(instr)?;
         self.find_indirect();
-        self.jump_to_found();
+        self.swap_out();
+        stubs::jump_to_found(&mut self.e);
         Ok(())
     }
 
     /// R14 = where an indirect branch goes.
     fn target(&mut self, instr: &Instruction) -> Emitted {
         if instr.op0_kind() == OpKind::Register {
-            match number(instr.op0_register()) {
-                4 => self.e.mov(R14, R13),
-                guest @ 13.. => self.e.load(R14, home(Reg(guest))),
-                guest => self.e.mov(R14, Reg(guest)),
+            let guest = number(instr.op0_register());
+            match self.host_of(guest.into()) {
+                Some(host) => self.e.mov(R14, host),
+                None => self.e.load(R14, home(Reg(guest))),
             }
             return Ok(());
         }
-        let offset = self.reach_from_r15(Touch::Read, |t| t.address(instr))?;
+        let stack = self.off_stack(instr);
+        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr))?;
         self.may_fault();
         self.e.load_at(R14, R15, offset);
         Ok(())
     }
 
-    fn ret(&mut self, more: u16) -> Emitted {
-        let offset = self.pointed_to(R13)?;
+    fn ret(&mut self, n: usize, more: u16) -> Emitted {
+        self.need_aside()?;
+        let offset = self.top()?;
         self.may_fault();
         self.e.load_at(R14, R15, offset);
-        self.find_indirect();
+        let site = self.site(n);
+        self.e.store_constant(RETURN, site as i32);
         self.e.lea(R13, R13, 8 + i32::from(more));
-        self.jump_to_found();
+        self.swap_out();
+        self.e.ret();
         Ok(())
     }
 
     /// R15 = the jump cache's entry of the address in R14. An address that is not there takes the slow way: the
     /// interpreter finds out what is wrong with it, or the run loop what to execute.
     fn find_indirect(&mut self) {
-        let e = &mut self.e;
-        e.store(SAVED_RCX, RCX);
-        e.pext(R15, R14, MASK);
-        e.load(RCX, JUMPS_AT);
-        // Sixteen bytes an entry.
-        e.lea_scaled(R15, R15, R15, 1);
-        e.lea_scaled(R15, RCX, R15, 8);
-        e.load_at(RCX, R15, 0);
-        e.lea_scaled(RCX, RCX, R14, 1);
-        let found = e.jump_if_rcx_zero();
-        e.load(RCX, SAVED_RCX);
-        let miss = e.jump();
-        e.bind_short(found);
-        e.load(RCX, SAVED_RCX);
-        self.pending.push(miss);
+        let miss = stubs::find_jump(&mut self.e);
+        if self.trouble.flags.is_none() {
+            self.trouble.flags = Some(self.flags);
+        }
+        self.trouble.missed.push(miss);
     }
 
-    fn jcc(&mut self, instr: &Instruction) -> Emitted {
-        let target = instr.near_branch64();
+    fn jcc(&mut self, n: usize, instr: &Instruction) -> Emitted {
+        if !self.host_suffices(instr) {
+            self.need_host()?;
+        }
         // The decoder counts conditions from one.
         let condition = (instr.condition_code() as u8).wrapping_sub(1) & 15;
-        let taken = self.e.jump_if(condition);
-        if target >> 12 == self.source.linear >> 12 {
-            self.links.push((taken, target));
-            self.go(instr.next_ip());
-        } else {
-            self.go(instr.next_ip());
-            self.e.bind(taken);
-            self.go(target);
+        match self.source.trace.steps[n].way {
+            Way::Next => {
+                let target = instr.near_branch64();
+                self.go_if(condition, target, target <= instr.ip());
+            }
+            Way::Taken => self.go_if(condition ^ 1, instr.next_ip(), false),
         }
         Ok(())
     }

@@ -1,16 +1,14 @@
 //! Instructions of the general registers and one memory operand.
 
+use super::access::OffStack;
+use super::homes::at_home;
 use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
-use crate::context::{FS_BASE, GS_BASE, home};
+use crate::context::{FS_BASE, GS_BASE, VALUE, home};
 use crate::emit::{R14, R15, Reg};
+use crate::flags::{Maker, scratch_of};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
 use ring3_host::native::StateClass;
 use ring3_x86_cpu::exec::native;
-
-/// Guest registers that have no host register: their homes are in the context.
-fn is_displaced(number: usize) -> bool {
-    number >= 13
-}
 
 fn number(reg: Register) -> usize {
     reg.full_register().number()
@@ -37,6 +35,10 @@ fn register_operands(instr: &Instruction) -> impl Iterator<Item = Register> {
     (0..instr.op_count())
         .filter(|k| instr.op_kind(*k) == OpKind::Register)
         .map(|k| instr.op_register(k))
+}
+
+fn is_written(access: OpAccess) -> bool {
+    !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
 }
 
 /// Whether AH or its kin is an operand: it is another register where a register of ours needs a prefix.
@@ -188,7 +190,7 @@ fn does_nothing(instr: &Instruction) -> bool {
 }
 
 impl Translator<'_> {
-    pub(super) fn plain(&mut self, n: usize, instr: &Instruction) -> Emitted {
+    pub(super) fn operation(&mut self, n: usize, instr: &Instruction) -> Emitted {
         if does_nothing(instr) {
             return Ok(());
         }
@@ -214,7 +216,7 @@ impl Translator<'_> {
 
     /// What the interpreter has the host do: the same, without the detour.
     fn host_step(&mut self, n: usize, instr: &Instruction) -> Emitted {
-        let info = native::step_info(self.source.core, &self.source.ops[n]).ok_or(NotHere)?;
+        let info = native::step_info(self.source.core, &self.source.trace.steps[n].op).ok_or(NotHere)?;
         let level = match info.class {
             StateClass::General => Level::None,
             StateClass::Sse => Level::Sse,
@@ -248,24 +250,58 @@ impl Translator<'_> {
 
     /// The instruction's bytes as they are.
     fn copy(&mut self, n: usize) {
-        let op = &self.source.ops[n];
-        let bytes = &self.source.code[usize::from(op.start)..usize::from(op.next)];
-        self.e.raw(bytes);
+        self.e.raw(self.source.trace.steps[n].bytes());
     }
 
     fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
-        let moved = |reg: Register| reg.is_gpr() && !is_high_byte(reg) && matches!(number(reg), 4 | 13..);
+        let moved = |reg: Register| reg.is_gpr() && !is_high_byte(reg) && !self.is_kept(reg);
         if !register_operands(instr).any(moved) {
             if faults {
                 self.may_fault();
             }
+            let value = Maker::on_value(instr).filter(|_| self.flags_meet_lookup());
+            if value.is_some() {
+                self.e.store(VALUE, Reg(number(instr.op0_register()) as u8));
+            }
             self.copy(n);
+            self.maker = value.map(Maker::OnValue).or_else(|| Maker::of(instr));
             return Ok(());
         }
         if has_high_byte(instr) {
             return Err(NotHere);
         }
+        if let Some(host) = self.on_home(instr) {
+            if faults {
+                self.may_fault();
+            }
+            self.e.instruction(&host)?;
+            self.maker = Maker::of(&host);
+            return Ok(());
+        }
         self.substituted(*instr, &[R14, R15], faults)
+    }
+
+    /// The instruction on the home of its one displaced register, if that can be.
+    fn on_home(&mut self, instr: &Instruction) -> Option<Instruction> {
+        let mut host = *instr;
+        let mut displaced = None;
+        for k in 0..instr.op_count() {
+            if instr.op_kind(k) != OpKind::Register {
+                continue;
+            }
+            let reg = instr.op_register(k);
+            if !reg.is_gpr() {
+                continue;
+            }
+            match self.host_of(number(reg)) {
+                Some(place) => host.set_op_register(k, sized(usize::from(place.0), reg.size())),
+                None if displaced.replace(k).is_some() => return None,
+                None => {}
+            }
+        }
+        let k = displaced?;
+        let written = is_written(self.info.info(instr).op_access(k));
+        at_home(&host, k, number(instr.op_register(k)), written)
     }
 
     /// The instruction with the registers that are elsewhere replaced: RSP by R13, the displaced ones by scratch.
@@ -273,6 +309,7 @@ impl Translator<'_> {
         let original = instr;
         let mut held: Vec<(usize, Reg)> = Vec::new();
         let mut written = [false; 16];
+        let mut read = [false; 16];
         for k in 0..original.op_count() {
             if original.op_kind(k) != OpKind::Register {
                 continue;
@@ -282,9 +319,9 @@ impl Translator<'_> {
                 continue;
             }
             let guest = number(reg);
-            let host = if guest == 4 {
-                13
-            } else if is_displaced(guest) {
+            let host = if let Some(host) = self.host_of(guest) {
+                usize::from(host.0)
+            } else {
                 let known = held
                     .iter()
                     .find(|(other, _)| *other == guest)
@@ -298,20 +335,25 @@ impl Translator<'_> {
                     }
                 };
                 let access = self.info.info(&original).op_access(k);
-                written[guest] |= !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+                written[guest] |= is_written(access);
+                read[guest] |= access != OpAccess::Write || reg.size() < 4;
                 usize::from(host.0)
-            } else {
-                continue;
             };
             instr.set_op_register(k, sized(host, reg.size()));
         }
-        for (guest, host) in &held {
+        for (guest, host) in held.iter().filter(|(guest, _)| read[*guest]) {
             self.e.load(*host, home(Reg(*guest as u8)));
         }
         if faults {
             self.may_fault();
         }
+        let value = Maker::on_value(&instr).filter(|_| held.is_empty() && self.flags_meet_lookup());
+        if value.is_some() {
+            self.e.store(VALUE, Reg(number(instr.op0_register()) as u8));
+        }
         self.e.instruction(&instr)?;
+        let maker = value.map(Maker::OnValue).or_else(|| Maker::of(&instr));
+        self.maker = maker.filter(|_| held.is_empty());
         for (guest, host) in &held {
             if written[*guest] {
                 self.e.store(home(Reg(*guest as u8)), *host);
@@ -344,14 +386,26 @@ impl Translator<'_> {
         if has_high_byte(instr) {
             return Err(NotHere);
         }
-        let spot = self.reach(size, touch, |t| t.address(instr))?;
-        let displaced = register_operands(instr).any(|reg| reg.is_gpr() && is_displaced(number(reg)));
+        let stack = self.off_stack(instr);
+        let spot = self.reach(size, touch, stack, |t| t.address(instr))?;
+        let displaced =
+            register_operands(instr).any(|reg| reg.is_gpr() && self.host_of(number(reg)).is_none());
+        if self.is_comparison(instr) {
+            return self.compare_value(instr, size, spot);
+        }
         let mut host = *instr;
+        let index = self.place_operand(&mut host, spot, displaced);
+        let scratch: &[Reg] = if index == Register::None { &[R14] } else { &[] };
+        self.substituted(host, scratch, true)
+    }
+
+    /// Puts the place of the access into the host's instruction; R14 is free if there is no index then.
+    fn place_operand(&mut self, host: &mut Instruction, spot: Spot, join: bool) -> Register {
         host.set_segment_prefix(Register::None);
         host.set_memory_index_scale(1);
         let (base, index, offset) = match spot {
             Spot::At(offset) => (Register::R15, Register::None, offset),
-            Spot::Sum if displaced => {
+            Spot::Sum if join => {
                 self.join();
                 (Register::R15, Register::None, 0)
             }
@@ -361,8 +415,63 @@ impl Translator<'_> {
         host.set_memory_index(index);
         host.set_memory_displacement64(i64::from(offset) as u64);
         host.set_memory_displ_size(u32::from(offset != 0));
-        let scratch: &[Reg] = if index == Register::None { &[R14] } else { &[] };
-        self.substituted(host, scratch, true)
+        index
+    }
+
+    /// Whether an instruction only compares memory with a constant or a register, and its flags will be in the way: then they
+    /// can be made again if the value is kept.
+    fn is_comparison(&self, instr: &Instruction) -> bool {
+        let other = match (instr.op0_kind(), instr.op1_kind()) {
+            (OpKind::Memory, OpKind::Register) => self.is_kept(instr.op1_register()),
+            (OpKind::Register, OpKind::Memory) => self.is_kept(instr.op0_register()),
+            (OpKind::Memory, _) => true,
+            _ => false,
+        };
+        other && matches!(instr.mnemonic(), Mnemonic::Cmp | Mnemonic::Test) && self.flags_meet_lookup()
+    }
+
+    /// A comparison of the value at that place, which is kept.
+    fn compare_value(&mut self, instr: &Instruction, size: usize, spot: Spot) -> Emitted {
+        let code = match size {
+            8 => Code::Mov_r64_rm64,
+            4 => Code::Mov_r32_rm32,
+            2 => Code::Movzx_r32_rm16,
+            _ => Code::Movzx_r32_rm8,
+        };
+        let to = if size == 8 { Register::R14 } else { Register::R14D };
+        let nowhere = MemoryOperand::with_base(Register::R15);
+        let mut load = Instruction::with2(code, to, nowhere)?;
+        self.place_operand(&mut load, spot, false);
+        // The slow way knows no value that could be kept.
+        self.leads = true;
+        self.may_fault();
+        self.e.instruction(&load)?;
+        self.e.store(VALUE, R14);
+        let mut compare = *instr;
+        compare.set_segment_prefix(Register::None);
+        let value = scratch_of(size);
+        if instr.op0_kind() == OpKind::Memory {
+            compare.set_op0_kind(OpKind::Register);
+            compare.set_op0_register(value);
+        } else {
+            compare.set_op1_kind(OpKind::Register);
+            compare.set_op1_register(value);
+        }
+        compare.set_memory_base(Register::None);
+        compare.set_memory_index(Register::None);
+        compare.set_memory_displacement64(0);
+        self.e.instruction(&compare)?;
+        self.maker = Some(Maker::OnValue(compare));
+        Ok(())
+    }
+
+    /// Where the memory operand is off RSP, if it is.
+    pub(super) fn off_stack(&self, instr: &Instruction) -> OffStack {
+        let plain = instr.memory_base() == Register::RSP
+            && instr.memory_index() == Register::None
+            && !matches!(instr.memory_segment(), Register::FS | Register::GS);
+        let displacement = i32::try_from(instr.memory_displacement64() as i64).ok();
+        OffStack(displacement.filter(|_| plain))
     }
 
     /// R15 = the linear address of the memory operand.
@@ -417,14 +526,11 @@ impl Translator<'_> {
                 return reg;
             }
             let guest = number(reg);
-            if guest == 4 {
-                sized(13, reg.size())
-            } else if is_displaced(guest) {
+            let host = self.swaps.host_of(guest).unwrap_or_else(|| {
                 self.e.load(scratch, home(Reg(guest as u8)));
-                sized(usize::from(scratch.0), reg.size())
-            } else {
-                reg
-            }
+                scratch
+            });
+            sized(usize::from(host.0), reg.size())
         };
         Ok((bring(base, R15), bring(index, R14)))
     }
@@ -432,11 +538,8 @@ impl Translator<'_> {
     fn load_address(&mut self, instr: &Instruction) -> Emitted {
         let guest = number(instr.op0_register());
         let size = instr.op0_register().size();
-        let host = match guest {
-            4 => 13,
-            _ if is_displaced(guest) => 15,
-            _ => guest,
-        };
+        let place = self.host_of(guest);
+        let host = usize::from(place.unwrap_or(R15).0);
         if instr.is_ip_rel_memory_operand() {
             if size != 8 || instr.memory_base() != Register::RIP {
                 return Err(NotHere);
@@ -444,7 +547,7 @@ impl Translator<'_> {
             self.e.constant(Reg(host as u8), instr.ip_rel_memory_address());
         } else {
             let (base, index) = self.address_registers(instr)?;
-            if size == 2 && is_displaced(guest) {
+            if size == 2 && place.is_none() {
                 return Err(NotHere);
             }
             let mut lea = *instr;
@@ -454,7 +557,7 @@ impl Translator<'_> {
             lea.set_op0_register(sized(host, size));
             self.e.instruction(&lea)?;
         }
-        if is_displaced(guest) {
+        if place.is_none() {
             self.e.store(home(Reg(guest as u8)), R15);
         }
         Ok(())

@@ -1,0 +1,286 @@
+//! Jumps between translations of different pages, and when they may be taken.
+//!
+//! A page of code is known by its linear and its guest-physical address, and by what its translations take for granted. Its
+//! translations are reached from elsewhere (through words of memory, the jump cache) only while it is active: from when the
+//! processor was seen to fetch code at that linear address from that guest-physical page, until that may have changed. What
+//! leads to a page is kept while it is not active, so that another process that maps the same program finds it again.
+
+use crate::Setting;
+use crate::context::Jumps;
+use crate::memory::CodeMemory;
+use crate::translate::Wants;
+use crate::translate::exits::Through;
+use ring3_x86_cpu::Core;
+use rustc_hash::FxHashMap;
+
+/// Address spaces whose active pages are remembered.
+const SPACES: usize = 8;
+
+/// A jump to another translation.
+pub struct Link {
+    pub through: Through,
+    /// The number of the translation's first word.
+    pub word: usize,
+    pub target: u64,
+    pub backward: bool,
+    pub host: bool,
+    pub aside: bool,
+    pub setting: Setting,
+}
+
+/// Where a trace's translation is, for one linear address.
+#[derive(Clone, Copy)]
+pub struct Translation {
+    pub linear: u64,
+    pub setting: Setting,
+    /// The number of its page.
+    pub page: u32,
+    pub wants: Wants,
+    pub host: u64,
+    pub aside: u64,
+    pub checked_host: u64,
+    pub checked_aside: u64,
+}
+
+impl Translation {
+    /// Where a jump enters it.
+    fn entry(&self, link: &Link) -> u64 {
+        let by_host = link.host && (!link.aside || self.wants == Wants::Host);
+        match (by_host, link.backward) {
+            (true, false) => self.host,
+            (true, true) => self.checked_host,
+            (false, false) => self.aside,
+            (false, true) => self.checked_aside,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PageKey {
+    pub linear: u64,
+    pub physical: u64,
+    pub setting: Setting,
+}
+
+struct Page {
+    key: PageKey,
+    active: bool,
+    /// Words that lead here, and where.
+    words: Vec<(usize, u64)>,
+    /// Translations: linear address, and where they are entered.
+    entries: Vec<(u64, u64)>,
+}
+
+/// The code that can be reached now, and what stamps that.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Epochs {
+    local: u64,
+    global: u64,
+}
+
+#[derive(Default)]
+pub struct Links {
+    links: Vec<Link>,
+    /// The first values of all words.
+    words: Vec<u64>,
+    pages: Vec<Page>,
+    by_key: FxHashMap<PageKey, u32>,
+    epochs: Epochs,
+    /// The active pages of this address space, and of all.
+    local: Vec<u32>,
+    global: Vec<u32>,
+    /// Those of other address spaces, by epoch, the one last left at the end.
+    spaces: Vec<(u64, Vec<u32>)>,
+    /// The link by which translated code was left.
+    pub pending: Option<usize>,
+}
+
+impl Links {
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    pub fn target(&self, number: usize) -> Option<u64> {
+        self.links.get(number).map(|link| link.target)
+    }
+
+    pub fn add(&mut self, links: impl Iterator<Item = Link>, words: Vec<u64>) {
+        self.links.extend(links);
+        self.words.extend(words);
+    }
+
+    /// The number of a page.
+    pub fn page(&mut self, key: PageKey) -> u32 {
+        let pages = &mut self.pages;
+        *self.by_key.entry(key).or_insert_with(|| {
+            pages.push(Page {
+                key,
+                active: false,
+                words: Vec::new(),
+                entries: Vec::new(),
+            });
+            pages.len() as u32 - 1
+        })
+    }
+
+    /// A translation was made.
+    pub fn add_entry(&mut self, translation: &Translation) {
+        if let Some(page) = self.pages.get_mut(translation.page as usize) {
+            page.entries.push((translation.linear, translation.checked_aside));
+        }
+    }
+
+    /// The processor fetches code from the translation's page.
+    #[inline(always)]
+    pub fn enter(
+        &mut self,
+        core: &Core,
+        translation: &Translation,
+        jumps: &mut Jumps,
+        memory: &mut CodeMemory,
+    ) {
+        let Some(page) = self.pages.get(translation.page as usize) else {
+            return;
+        };
+        if !page.active {
+            let global = core.is_global_code(translation.linear);
+            self.activate(translation.page, jumps, memory);
+            let list = if global { &mut self.global } else { &mut self.local };
+            list.push(translation.page);
+        }
+        if self.pending.is_some() {
+            self.link(translation, memory);
+        }
+        jumps.remember(
+            translation.setting.user,
+            translation.linear,
+            translation.checked_aside,
+        );
+    }
+
+    fn activate(&mut self, number: u32, jumps: &mut Jumps, memory: &mut CodeMemory) {
+        let Some(page) = self.pages.get_mut(number as usize) else {
+            return;
+        };
+        page.active = true;
+        for (word, code) in &page.words {
+            memory.set_word(*word, *code);
+        }
+        for (linear, code) in &page.entries {
+            jumps.remember(page.key.setting.user, *linear, *code);
+        }
+    }
+
+    fn deactivate(&mut self, number: u32, jumps: &mut Jumps, memory: &mut CodeMemory) {
+        let Some(page) = self.pages.get_mut(number as usize) else {
+            return;
+        };
+        page.active = false;
+        for (word, _) in &page.words {
+            if let Some(first) = self.words.get(*word) {
+                memory.set_word(*word, *first);
+            }
+        }
+        for (linear, code) in &page.entries {
+            jumps.forget(page.key.setting.user, *linear, *code);
+        }
+    }
+
+    /// Makes the jump by which translated code was left a direct one, if it leads here.
+    fn link(&mut self, to: &Translation, memory: &mut CodeMemory) {
+        let Some(link) = self.pending.take().and_then(|n| self.links.get(n)) else {
+            return;
+        };
+        if link.target != to.linear || link.setting != to.setting {
+            return;
+        }
+        let code = to.entry(link);
+        match link.through {
+            Through::Distance(site) => memory.patch(site, code),
+            Through::Word(n) => {
+                let word = link.word + n;
+                memory.set_word(word, code);
+                if let Some(page) = self.pages.get_mut(to.page as usize) {
+                    page.words.push((word, code));
+                }
+            }
+        }
+    }
+
+    /// Follows the processor to another address space.
+    #[inline(always)]
+    pub fn follow(&mut self, core: &Core, jumps: &mut Jumps, memory: &mut CodeMemory) {
+        let now = Epochs {
+            local: core.epoch,
+            global: core.global_epoch,
+        };
+        if self.epochs != now {
+            self.change_space(now, jumps, memory);
+        }
+    }
+
+    #[inline(never)]
+    fn change_space(&mut self, now: Epochs, jumps: &mut Jumps, memory: &mut CodeMemory) {
+        let before = std::mem::replace(&mut self.epochs, now);
+        self.pending = None;
+        if before.global != now.global {
+            for number in std::mem::take(&mut self.global) {
+                self.deactivate(number, jumps, memory);
+            }
+        }
+        if before.local == now.local {
+            return;
+        }
+        let left = std::mem::take(&mut self.local);
+        for number in &left {
+            self.deactivate(*number, jumps, memory);
+        }
+        if self.spaces.len() == SPACES {
+            self.spaces.remove(0);
+        }
+        self.spaces.push((before.local, left));
+        if let Some(at) = self.spaces.iter().position(|(epoch, _)| *epoch == now.local) {
+            let (_, back) = self.spaces.remove(at);
+            for number in back {
+                // It may have become active in all address spaces meanwhile.
+                if self.pages.get(number as usize).is_some_and(|page| !page.active) {
+                    self.activate(number, jumps, memory);
+                    self.local.push(number);
+                }
+            }
+        }
+    }
+
+    /// The translations of a guest-physical page are gone.
+    pub fn drop_page(&mut self, physical: u64, jumps: &mut Jumps, memory: &mut CodeMemory) {
+        self.pending = None;
+        for number in 0..self.pages.len() as u32 {
+            if self.pages[number as usize].key.physical == physical {
+                let active = self.pages[number as usize].active;
+                self.deactivate(number, jumps, memory);
+                let page = &mut self.pages[number as usize];
+                page.active = active;
+                page.words.clear();
+                page.entries.clear();
+            }
+        }
+    }
+
+    /// Nothing is active any more.
+    pub fn forget_all(&mut self, jumps: &mut Jumps, memory: &mut CodeMemory) {
+        self.pending = None;
+        self.spaces.clear();
+        let active = std::mem::take(&mut self.local);
+        for number in active.into_iter().chain(std::mem::take(&mut self.global)) {
+            self.deactivate(number, jumps, memory);
+        }
+    }
+
+    /// All translations are gone, and the words with them.
+    pub fn clear(&mut self) {
+        *self = Links {
+            epochs: self.epochs,
+            ..Links::default()
+        };
+    }
+}

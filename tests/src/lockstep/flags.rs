@@ -1,0 +1,76 @@
+//! Arithmetic flags that the architecture leaves undefined, after some instructions.
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, RflagsBits};
+
+/// CF, PF, AF, ZF, SF and OF.
+pub const STATUS: u64 = 0x8d5;
+
+/// RFLAGS bits of iced's.
+fn bits(iced: u32) -> u64 {
+    const PAIRS: [(u32, u64); 6] = [
+        (RflagsBits::CF, 1),
+        (RflagsBits::PF, 4),
+        (RflagsBits::AF, 0x10),
+        (RflagsBits::ZF, 0x40),
+        (RflagsBits::SF, 0x80),
+        (RflagsBits::OF, 0x800),
+    ];
+    PAIRS
+        .iter()
+        .filter(|(theirs, _)| iced & theirs != 0)
+        .fold(0, |all, (_, ours)| all | ours)
+}
+
+/// Whether flags that were saved when they were undefined are so again when they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    Defined,
+    AsBefore,
+}
+
+/// Which flags are undefined behind the code, if those in `before` were in front of it.
+pub fn undefined(code: &[u8], rip: u64, before: u64, loaded: Loaded) -> u64 {
+    let mut decoder = Decoder::with_ip(64, code, rip, DecoderOptions::NONE);
+    let mut instr = Instruction::default();
+    let mut open = before;
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instr);
+        open = behind(&instr, open, loaded);
+    }
+    open
+}
+
+fn behind(instr: &Instruction, before: u64, loaded: Loaded) -> u64 {
+    let loads = matches!(
+        instr.mnemonic(),
+        Mnemonic::Iretq | Mnemonic::Popfq | Mnemonic::Sysretq
+    );
+    if loads {
+        return if loaded == Loaded::Defined { 0 } else { before };
+    }
+    // Manuals call flags undefined behind a move to or from a control or debug register; no processor changes them.
+    if instr.is_privileged() {
+        return before;
+    }
+    let rotation = matches!(
+        instr.mnemonic(),
+        Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr
+    );
+    // How often may be known at run time only.
+    let counted = rotation
+        || matches!(
+            instr.mnemonic(),
+            Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd
+        );
+    let mut open = bits(instr.rflags_undefined());
+    if rotation {
+        open |= 0x800;
+    }
+    if counted && instr.op_kind(instr.op_count() - 1) == OpKind::Register {
+        return before | open | if rotation { 0 } else { 0x810 };
+    }
+    if instr.has_rep_prefix() || instr.has_repne_prefix() {
+        return before | open;
+    }
+    before & !bits(instr.rflags_modified()) | open
+}

@@ -1,0 +1,295 @@
+//! The follower: it goes on until its state is the leader's.
+//!
+//! It executes whole blocks as long as the place cannot be inside of one, then single instructions. A place is the
+//! leader's if all registers are the same, and the worlds have come equally far: code that comes by it twice changes one
+//! of them, or, mostly, nothing at all.
+
+use super::flags::{self, Loaded, STATUS};
+use super::{Stage, Twin};
+use crate::bare::snapshot::{register_differences, registers};
+use iced_x86::{Decoder, DecoderOptions};
+use ring3_x86_cpu::block::Blocks;
+use ring3_x86_cpu::state::{DR7_ENABLES, RSP, flags as rflags};
+use ring3_x86_cpu::{Access, Backing, Core, Cpu, Ended, Leave, State, Tier, World};
+use std::sync::atomic::{AtomicU32, Ordering::*};
+
+/// Blocks that are remembered, for the flags that they leave undefined.
+const REMEMBERED: usize = 32;
+
+pub struct Follower<W> {
+    pub cpu: Cpu,
+    pub world: W,
+    /// Flags and images of flags that differed where the architecture lets them.
+    pub forgiven: u64,
+    /// The last blocks: where they lay, and their code.
+    path: Path,
+    pub forgives: Forgives,
+    /// Instructions after which the place will not come any more.
+    pub farthest: u64,
+    /// What was not alike when RIP was the leader's for the first time, if it did not arrive then.
+    pub near_miss: Option<String>,
+}
+
+/// What may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgives {
+    Nothing,
+    /// Flags where they are undefined.
+    Flags,
+    /// And what was saved of them.
+    Images,
+}
+
+/// How following ended.
+#[derive(Debug)]
+pub enum Arrival {
+    There,
+    Elsewhere(Stage),
+    Never,
+}
+
+/// One block, unless the place lies inside of it.
+struct Block<'a> {
+    /// Where it begins. If there was nothing to be executed, a handler's beginning has come instead, which is a place of
+    /// its own.
+    begin: u64,
+    place: u64,
+    inside: bool,
+    path: Option<&'a mut Path>,
+}
+
+impl Tier for Block<'_> {
+    fn enter(
+        &mut self,
+        core: &mut Core,
+        blocks: &mut Blocks,
+        block: u32,
+        _: &mut dyn World,
+        kick: &AtomicU32,
+    ) -> Option<Ended> {
+        kick.store(1, Release);
+        let block = blocks.get(block);
+        let rip = core.code_address();
+        if rip != self.begin {
+            return Some(Ended::Retired);
+        }
+        self.inside = (1..u64::from(block.len)).contains(&self.place.wrapping_sub(rip));
+        if self.inside {
+            return Some(Ended::Retired);
+        }
+        if let Some(path) = &mut self.path {
+            path.push(rip, blocks.code(block).unwrap_or_default());
+        }
+        None
+    }
+}
+
+/// A ring of the last blocks.
+struct Path {
+    blocks: [(u64, Vec<u8>); REMEMBERED],
+    next: usize,
+}
+
+impl Path {
+    fn push(&mut self, rip: u64, code: &[u8]) {
+        let slot = &mut self.blocks[self.next % REMEMBERED];
+        slot.0 = rip;
+        slot.1.clear();
+        slot.1.extend_from_slice(code);
+        self.next += 1;
+    }
+
+    /// From the oldest on.
+    fn iter(&self) -> impl Iterator<Item = &(u64, Vec<u8>)> {
+        let (newer, older) = self.blocks.split_at(self.next % REMEMBERED);
+        older.iter().chain(newer)
+    }
+}
+
+impl<W: Twin> Follower<W> {
+    pub fn new(cpu: Cpu, world: W) -> Follower<W> {
+        Follower {
+            cpu,
+            world,
+            forgiven: 0,
+            path: Path {
+                blocks: std::array::from_fn(|_| (0, Vec::new())),
+                next: 0,
+            },
+            forgives: Forgives::Nothing,
+            farthest: 20_000_000,
+            near_miss: None,
+        }
+    }
+
+    /// Goes on until the state is `place`, or, if the leader left its run loop there, until the same happens here.
+    pub fn follow(&mut self, place: &State, leaders: &W, stage: Stage) -> Arrival {
+        let end = self.cpu.core.instructions + self.farthest;
+        let mut inside = false;
+        self.near_miss = None;
+        loop {
+            if stage == Stage::Boundary && self.is_at(place) && self.world.alike(leaders) {
+                return Arrival::There;
+            }
+            if self.near_miss.is_none() && self.cpu.core.state.rip == place.rip {
+                let mut told = register_differences(&registers(place), &registers(&self.cpu.core.state));
+                told.extend(self.world.differences(leaders));
+                self.near_miss = Some(told.join("; "));
+            }
+            if self.cpu.core.instructions > end {
+                return Arrival::Never;
+            }
+            let careful = inside || needs_care(&self.cpu.core);
+            let (left, now_inside) = if careful {
+                (self.one(), false)
+            } else {
+                self.block(place.rip)
+            };
+            // Single instructions up to the end of what would be the block.
+            inside =
+                now_inside || inside && self.cpu.core.state.rip.wrapping_sub(place.rip) > u64::MAX - 0x200;
+            match left {
+                None | Some(Leave::Kicked) => {}
+                Some(left) => {
+                    let found = Stage::Left(left);
+                    return if found == stage {
+                        self.is_at(place);
+                        Arrival::There
+                    } else {
+                        Arrival::Elsewhere(found)
+                    };
+                }
+            }
+        }
+    }
+
+    /// A single instruction, wherever it leads.
+    pub fn step(&mut self) {
+        while self.one() == Some(Leave::Kicked) {}
+    }
+
+    fn one(&mut self) -> Option<Leave> {
+        if self.forgives != Forgives::Nothing {
+            let code = self.instruction();
+            self.path.push(self.cpu.core.state.rip, &code);
+        }
+        self.cpu.run_one(&mut self.world)
+    }
+
+    fn block(&mut self, place: u64) -> (Option<Leave>, bool) {
+        let mut tier = Block {
+            begin: self.cpu.core.code_address(),
+            place,
+            inside: false,
+            path: (self.forgives != Forgives::Nothing).then_some(&mut self.path),
+        };
+        let left = self.cpu.run_with(&mut tier, &mut self.world, &AtomicU32::new(0));
+        (Some(left), tier.inside)
+    }
+
+    /// Whether all registers that change often are the place's.
+    fn is_at(&mut self, place: &State) -> bool {
+        let state = &self.cpu.core.state;
+        if state.rip != place.rip || state.gpr[RSP] != place.gpr[RSP] {
+            return false;
+        }
+        // A loop that counts in memory comes by with nothing else changed than these.
+        let vectors = state.vector.zmm.iter().zip(&place.vector.zmm);
+        let same = vectors.into_iter().all(|(mine, theirs)| mine.0 == theirs.0)
+            && state.cr2 == place.cr2
+            && state.cr3 == place.cr3
+            && state.cr0 == place.cr0
+            && state.cr4 == place.cr4
+            && state.interruptibility == place.interruptibility
+            && state.seg[ring3_x86_cpu::state::SS].selector == place.seg[ring3_x86_cpu::state::SS].selector;
+        if !same {
+            return false;
+        }
+        if self.forgives == Forgives::Nothing {
+            return state.gpr[..16] == place.gpr[..16] && state.rflags() == place.rflags();
+        }
+        self.forgive(place)
+    }
+
+    /// As `is_at`, if only such flags differ as the architecture leaves undefined, or what was saved of them; these
+    /// become the leader's then.
+    fn forgive(&mut self, place: &State) -> bool {
+        let state = &self.cpu.core.state;
+        let differ = state.rflags() ^ place.rflags();
+        if differ & !STATUS != 0 {
+            return false;
+        }
+        let images = state.gpr[..16]
+            .iter()
+            .zip(&place.gpr[..16])
+            .all(|(a, b)| a == b || self.forgives == Forgives::Images && are_images(*a, *b));
+        if !images || differ & !self.undefined() != 0 {
+            return false;
+        }
+        if differ != 0 || state.gpr[..16] != place.gpr[..16] {
+            self.forgiven += 1;
+            let state = &mut self.cpu.core.state;
+            state.gpr[..16].copy_from_slice(&place.gpr[..16]);
+            state.set_rflags(place.rflags());
+        }
+        true
+    }
+
+    /// The bytes of the instruction at RIP; none if it has no page.
+    fn instruction(&mut self) -> Vec<u8> {
+        let rip = self.cpu.core.state.rip;
+        let mut bytes = Vec::new();
+        for at in rip..rip.saturating_add(15) {
+            // No page is looked at that the instruction is not in.
+            if at & 0xfff == 0
+                && !Decoder::new(64, &bytes, DecoderOptions::NONE)
+                    .decode()
+                    .is_invalid()
+            {
+                break;
+            }
+            let Some(gpa) = self.cpu.core.translate(&mut self.world, at) else {
+                break;
+            };
+            let mut byte = [0];
+            if let Backing::Ram { page, .. } = self.world.page(gpa, Access::Read)
+                && page.read(gpa.offset(), &mut byte).is_ok()
+            {
+                bytes.push(byte[0]);
+            }
+        }
+        let len = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE)
+            .decode()
+            .len();
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// The flags that the last blocks leave undefined.
+    fn undefined(&self) -> u64 {
+        let loaded = if self.forgives == Forgives::Images {
+            Loaded::AsBefore
+        } else {
+            Loaded::Defined
+        };
+        self.path.iter().fold(0, |before, (rip, code)| {
+            flags::undefined(code, *rip, before, loaded)
+        })
+    }
+}
+
+/// Whether both are what RFLAGS may have been, but for arithmetic flags alike.
+pub fn are_images(a: u64, b: u64) -> bool {
+    // IF, RF and AC besides the arithmetic ones.
+    const NEVER: u64 = !(STATUS | 2 | 0x5_0200);
+    (a ^ b) & !STATUS == 0 && a & NEVER == 0 && a & 2 != 0
+}
+
+/// As the run loop decides it: what is looked at only with single instructions.
+fn needs_care(core: &Core) -> bool {
+    let shadows = core.state.interruptibility;
+    core.state.flags.system & (rflags::TF | rflags::RF) != 0
+        || shadows.sti_shadow
+        || shadows.mov_ss_shadow
+        || core.state.dr7 & DR7_ENABLES != 0
+}

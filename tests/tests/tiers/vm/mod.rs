@@ -1,0 +1,42 @@
+//! The same questions asked of a whole VM, through the client's interface: memory that the client changes, other
+//! processors, signals, debuggers.
+//!
+//! The engine is the one that clients get; [`the_interpreter_alone`] runs all of them again without the translator.
+
+mod debugger;
+mod signals;
+mod slots;
+mod told;
+mod two_processors;
+
+use ring3_client::{Vcpu, VcpuExit};
+use std::process::Command;
+
+#[test]
+fn the_interpreter_alone() {
+    let me = std::env::current_exe().expect("a program knows its name");
+    let output = Command::new(me)
+        .env("RING3_ENGINE", "interpreter")
+        .args(["vm::", "--skip", "the_interpreter_alone"])
+        .output()
+        .expect("the tests can be started again");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+/// Runs until the guest writes to a port, and returns what it wrote.
+#[track_caller]
+fn port(vcpu: &Vcpu) -> u64 {
+    let left = vcpu.run();
+    let Ok(VcpuExit::IoOut(io)) = left else {
+        let rip = vcpu.get_regs().expect("KVM_GET_REGS").rip;
+        panic!("{left:?} at {rip:#x}")
+    };
+    let mut bytes = [0; 8];
+    let data = vcpu.port_data(&io);
+    bytes[..data.len()].copy_from_slice(&data);
+    u64::from_le_bytes(bytes)
+}
