@@ -4,8 +4,9 @@
 //! world (see [`crate::world::Memory::code_written`]), and writes by others are found out when an executable
 //! translation is entered, by comparing the page with what it held when it was decoded ([`Blocks::validate`]).
 //!
-//! [`make`] decodes blocks, [`page`] is what is known of the pages they were decoded from.
+//! [`lookups`] remembers what was found where, [`make`] decodes blocks, [`page`] is what is known of the pages they were decoded from.
 
+mod lookups;
 mod make;
 mod page;
 
@@ -14,12 +15,11 @@ use crate::mmu::{Fetched, Reach};
 use crate::op::Op;
 use crate::world::{Backing, World};
 use crate::{Step, Stop};
+use lookups::Lookups;
 use page::CodePage;
 use ring3_host::addr::GuestPhys;
 use ring3_host::mem::{HostFault, HostPage};
 use rustc_hash::FxHashMap;
-
-const JUMPS: usize = 1 << 13;
 
 pub struct Block {
     pub ops: Box<[Op]>,
@@ -53,23 +53,12 @@ impl Block {
     }
 }
 
-/// A remembered lookup of a block by linear address. It holds during its epoch, which is that of the address space or that
-/// of global translations, and as long as its block is the one with this serial number.
-#[derive(Clone, Copy)]
-struct Jump {
-    linear: u64,
-    epoch: u64,
-    serial: u64,
-    block: u32,
-    context: u8,
-}
-
 pub struct Blocks {
     slab: Vec<Block>,
     free: Vec<u32>,
     by_address: FxHashMap<(u64, u8), u32>,
     pages: FxHashMap<u64, CodePage>,
-    jumps: Box<[Jump]>,
+    lookups: Lookups,
     last_serial: u64,
     /// Counts the times that blocks were dropped.
     drops: u32,
@@ -83,14 +72,6 @@ const DROPPED: u64 = 0;
 /// Dropped pages that are told one by one.
 const MOST_DROPPED: usize = 64;
 
-const NO_JUMP: Jump = Jump {
-    linear: u64::MAX,
-    epoch: 0,
-    serial: DROPPED,
-    block: 0,
-    context: 0,
-};
-
 impl Blocks {
     pub fn new() -> Blocks {
         Blocks {
@@ -98,7 +79,7 @@ impl Blocks {
             free: Vec::new(),
             by_address: FxHashMap::default(),
             pages: FxHashMap::default(),
-            jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            lookups: Lookups::new(),
             last_serial: 0,
             drops: 0,
             dropped: Some(Vec::new()),
@@ -111,32 +92,15 @@ impl Blocks {
         &self.slab[index as usize]
     }
 
-    /// Where a lookup is remembered. Programs have much of their code at the same addresses: the epoch keeps those of
-    /// different address spaces apart. The kernel's is mostly the same in all.
-    #[inline(always)]
-    fn jump_slot(core: &Core, linear: u64) -> usize {
-        let space = if core.mode.cpl == 3 {
-            core.epoch.wrapping_mul(0x9e5)
-        } else {
-            0
-        };
-        (linear ^ linear >> 13 ^ space) as usize & (JUMPS - 1)
-    }
-
     /// The block at the current RIP, decoded now if need be.
     #[inline(always)]
     pub fn find(&mut self, core: &mut Core, world: &mut dyn World) -> Step<u32> {
         let linear = core.code_address();
-        let jump = &self.jumps[Self::jump_slot(core, linear)];
-        if jump.linear == linear
-            && jump.context == core.context
-            && (jump.epoch == core.epoch || jump.epoch == core.global_epoch)
-            && self
-                .slab
-                .get(jump.block as usize)
-                .is_some_and(|block| block.serial == jump.serial)
+        if let Some(known) = self.lookups.find(core, linear)
+            && let Some(block) = self.slab.get(known.block as usize)
+            && block.serial == known.serial
         {
-            return Ok(jump.block);
+            return Ok(known.block);
         }
         self.find_slow(core, world, linear)
     }
@@ -163,26 +127,21 @@ impl Blocks {
             },
             None => self.decode(core, world, linear, gpa)?,
         };
-        core.mmu.spaces.note_code(linear, reach);
         let mut stamp = reach;
         if self.get(block).crosses_page() {
             let next = core.next_page(linear);
-            let (.., reach) = self.fetch(core, world, next)?;
-            core.mmu.spaces.note_code(next, reach);
-            if reach == Reach::Local {
+            let (.., second) = self.fetch(core, world, next)?;
+            core.note_code(&[(linear, reach), (next, second)]);
+            if second == Reach::Local {
                 stamp = Reach::Local;
             }
+        } else {
+            core.note_code(&[(linear, reach)]);
         }
         let serial = self.get(block).serial;
         // Unless the page was found changed only now.
         if serial != DROPPED {
-            self.jumps[Self::jump_slot(core, linear)] = Jump {
-                linear,
-                epoch: core.mmu.spaces.epoch(stamp),
-                serial,
-                block,
-                context: core.context,
-            };
+            self.lookups.remember(core, linear, stamp, block, serial);
         }
         Ok(block)
     }

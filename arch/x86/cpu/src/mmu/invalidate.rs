@@ -151,6 +151,13 @@ impl Core {
         }
     }
 
+    /// Notes that lookups of code in these pages are about to be remembered.
+    pub(crate) fn note_code(&mut self, code: &[(u64, Reach)]) {
+        self.mmu.spaces.note_code(code);
+        self.resync_if_voided();
+    }
+
+    #[inline]
     fn take_epochs(&mut self) {
         self.epoch = self.mmu.spaces.epoch(Reach::Local);
         self.global_epoch = self.mmu.spaces.epoch(Reach::Global);

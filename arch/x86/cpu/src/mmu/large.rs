@@ -2,6 +2,9 @@
 
 use rustc_hash::FxHashSet;
 
+/// As many are told apart: those of 512 GiB of memory.
+const MOST: usize = 1 << 18;
+
 /// A run of linear pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -23,6 +26,12 @@ impl Span {
         linear.wrapping_sub(self.first) >> 12 < self.pages
     }
 
+    /// Every page there is.
+    const ALL: Span = Span {
+        first: 0,
+        pages: 1 << 52,
+    };
+
     /// The addresses of its pages.
     pub fn each(&self) -> impl Iterator<Item = u64> + use<> {
         let first = self.first;
@@ -37,16 +46,25 @@ pub struct LargePages {
     known: FxHashSet<u64>,
     /// A bit for each such number.
     sizes: u64,
+    /// There were too many: any page may be a piece of one.
+    too_many: bool,
 }
 
 impl LargePages {
     pub fn note(&mut self, linear: u64, size: u64) {
+        if self.known.len() >= MOST {
+            self.known.clear();
+            self.too_many = true;
+        }
         self.sizes |= size;
         self.known.insert(linear & !(size - 1) | u64::from(size.ilog2()));
     }
 
     /// The span to void for the page of `linear`.
     pub fn span(&self, linear: u64) -> Span {
+        if self.too_many {
+            return Span::ALL;
+        }
         let mut sizes = self.sizes;
         // The largest first: what is mapped by large pages of two sizes, one after the other, has pieces of both.
         while sizes != 0 {
@@ -67,6 +85,7 @@ impl LargePages {
         if self.sizes != 0 {
             self.known.clear();
             self.sizes = 0;
+            self.too_many = false;
         }
     }
 }
@@ -89,5 +108,17 @@ mod tests {
         assert_eq!(large.span(0x20_1234), Span::page(0x20_1000));
         large.clear();
         assert_eq!(large.span(0xffff_8880_003f_f000).pages, 1);
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_voided_whole() {
+        let mut large = LargePages::default();
+        for n in 0..=MOST as u64 {
+            large.note(n << 21, 1 << 21);
+        }
+        assert!(large.known.len() <= MOST);
+        assert!(large.span(0xffff_8880_0000_0000).contains(0x1000));
+        large.clear();
+        assert_eq!(large.span(0x1000).pages, 1);
     }
 }

@@ -9,8 +9,11 @@
 //! Epochs and stamps are numbers drawn from one counter, so that no two are equal; none is zero.
 
 use super::large::{LargePages, Span};
-use super::pages::PageSet;
+use super::pages::{PageFilter, PageSet};
 use super::tlb::SLOTS;
+
+/// Pages of code that are told apart in an epoch.
+const MOST_CODE: usize = 1 << 16;
 
 /// Which translations something concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ struct Family {
     stamp: u64,
     /// Stamps lookups of code.
     epoch: u64,
-    /// At least the pages in which lookups were made since the epoch began.
+    /// The pages in which lookups were made since the epoch began, at most [`MOST_CODE`].
     code: PageSet,
     large: LargePages,
 }
@@ -36,7 +39,7 @@ struct Family {
 impl Family {
     /// The epoch ends if lookups may have been made in these pages.
     fn holds_code(&self, span: Span) -> bool {
-        self.code.may_touch(span)
+        self.code.touches(span)
     }
 }
 
@@ -53,7 +56,7 @@ pub struct Spaces {
     slots: [Space; SLOTS],
     global: Family,
     /// At least the pages whose global translations are in some table of the first level.
-    shared: PageSet,
+    shared: PageFilter,
     current: usize,
     next_victim: usize,
     last_number: u64,
@@ -64,7 +67,7 @@ impl Spaces {
         let mut spaces = Spaces {
             slots: Default::default(),
             global: Family::default(),
-            shared: PageSet::default(),
+            shared: PageFilter::default(),
             current: 0,
             next_victim: 1,
             last_number: 0,
@@ -115,10 +118,16 @@ impl Spaces {
         self.slots[self.current].upper
     }
 
-    /// Notes that a lookup in the page of `linear` is about to be remembered.
-    #[inline]
-    pub fn note_code(&mut self, linear: u64, reach: Reach) {
-        self.family_mut(reach).code.insert(linear);
+    /// Notes that lookups in the pages of `linear` are about to be remembered.
+    pub fn note_code(&mut self, code: &[(u64, Reach)]) {
+        for (_, reach) in code {
+            if self.family(*reach).code.len() + code.len() > MOST_CODE {
+                self.end_all_epochs();
+            }
+        }
+        for (linear, reach) in code {
+            self.family_mut(*reach).code.insert(*linear);
+        }
     }
 
     /// Notes that a page is entered in the current tables.
@@ -159,10 +168,10 @@ impl Spaces {
             self.void(slot);
         }
         self.slots[self.current].owner = Some(pcid);
-        (self.global.stamp, self.global.epoch) = (self.draw(), self.draw());
-        self.global.code.clear();
+        self.global.stamp = self.draw();
         self.global.large.clear();
         self.shared.clear();
+        self.end_all_epochs();
     }
 
     /// Voids a slot's own translations.
@@ -194,11 +203,7 @@ impl Spaces {
         // Lookups in every address space may have been made through it: one that lies in a global page and in
         // another, or one whose maker did not ask.
         if self.global.holds_code(span) {
-            for slot in 0..SLOTS {
-                self.end_epoch(slot);
-            }
-            self.global.epoch = self.draw();
-            self.global.code.clear();
+            self.end_all_epochs();
         }
         let entered = if self.shared.may_touch(span) {
             Entered::Perhaps
@@ -206,6 +211,14 @@ impl Spaces {
             Entered::No
         };
         (span, entered)
+    }
+
+    fn end_all_epochs(&mut self) {
+        for slot in 0..SLOTS {
+            self.end_epoch(slot);
+        }
+        self.global.epoch = self.draw();
+        self.global.code.clear();
     }
 
     fn end_epoch(&mut self, slot: usize) {
@@ -224,4 +237,48 @@ impl Spaces {
 pub enum Entered {
     No,
     Perhaps,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_end_before_more_code_is_noted_than_is_told_apart() {
+        let mut spaces = Spaces::new();
+        let epochs = |spaces: &Spaces| (spaces.epoch(Reach::Local), spaces.epoch(Reach::Global));
+        let before = epochs(&spaces);
+        for page in 0..MOST_CODE as u64 {
+            spaces.note_code(&[(page << 12, Reach::Global)]);
+        }
+        assert_eq!(epochs(&spaces), before);
+        spaces.note_code(&[(1 << 40, Reach::Global), (1 << 41, Reach::Local)]);
+        let after = epochs(&spaces);
+        assert!(after.0 != before.0 && after.1 != before.1);
+        // The new ones are noted.
+        spaces.void_global_page(0);
+        assert_eq!(epochs(&spaces), after);
+        spaces.void_page(0, 1 << 41);
+        assert_ne!(spaces.epoch(Reach::Local), after.0);
+        spaces.void_global_page(1 << 40);
+        assert_ne!(spaces.epoch(Reach::Global), after.1);
+    }
+
+    #[test]
+    fn no_two_numbers_are_equal() {
+        let mut spaces = Spaces::new();
+        let mut seen = std::collections::HashSet::new();
+        for pcid in 0..3 * SLOTS as u16 {
+            assert!(spaces.switch(pcid).is_err() || pcid == 0);
+            spaces.void(spaces.current());
+            for number in [
+                spaces.epoch(Reach::Local),
+                spaces.stamp(Reach::Local),
+                spaces.upper(),
+            ] {
+                assert!(number != 0 && seen.insert(number));
+            }
+        }
+        assert_eq!(spaces.find(0), None, "the oldest lost its slot");
+    }
 }
