@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -31,6 +31,11 @@ const STEPS: [Step; 5] = [
         name: "unit and integration tests",
         minutes: 20,
         work: test_without_guests,
+    },
+    Step {
+        name: "fuzzing of guest code",
+        minutes: 10,
+        work: || fuzz(15, Some(SEED.1)).map(|()| Tally::default()),
     },
     Step {
         name: "the API's tests under ring3 run",
@@ -138,6 +143,16 @@ pub fn e2e(accel: &str, filter: Option<&str>) -> Result<Tally> {
     command.args(["--include-ignored", "--test-threads", "1", "--nocapture"]);
     command.args(filter);
     tests(&mut command)
+}
+
+/// Runs the corpus of `fuzz/`, and mutations of it.
+pub fn fuzz(seconds: u64, seed: Option<&str>) -> Result<()> {
+    let mut command = cargo();
+    command.args(["run", "-p", "ring3-fuzz", "--", "--seconds", &seconds.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", seed]);
+    }
+    run(&mut command)
 }
 
 /// The test of `tests/tests/lockstep_boot.rs`.

@@ -24,6 +24,8 @@ pub struct Follower<W> {
     /// The last blocks: where they lay, and their code.
     path: Path,
     pub forgives: Forgives,
+    /// Whether code was executed that leaves flags undefined, as far as it was looked at.
+    pub saw_undefined: bool,
     /// Instructions after which the place will not come any more.
     pub farthest: u64,
     /// What was not alike when RIP was the leader's for the first time, if it did not arrive then.
@@ -92,6 +94,11 @@ struct Path {
 
 impl Path {
     fn push(&mut self, rip: u64, code: &[u8]) {
+        // Loops and repeated strings would fill it with one block.
+        let last = &self.blocks[self.next.wrapping_sub(1) % REMEMBERED];
+        if self.next > 0 && last.0 == rip && last.1 == code {
+            return;
+        }
         let slot = &mut self.blocks[self.next % REMEMBERED];
         slot.0 = rip;
         slot.1.clear();
@@ -117,6 +124,7 @@ impl<W: Twin> Follower<W> {
                 next: 0,
             },
             forgives: Forgives::Nothing,
+            saw_undefined: false,
             farthest: 20_000_000,
             near_miss: None,
         }
@@ -127,6 +135,9 @@ impl<W: Twin> Follower<W> {
         let end = self.cpu.core.instructions + self.farthest;
         let mut inside = false;
         self.near_miss = None;
+        if self.forgives == Forgives::Images {
+            self.saw_undefined |= self.path.iter().any(|(rip, code)| flags::leaves_some(code, *rip));
+        }
         loop {
             if stage == Stage::Boundary && self.is_at(place) && self.world.alike(leaders) {
                 return Arrival::There;
@@ -170,7 +181,7 @@ impl<W: Twin> Follower<W> {
 
     fn one(&mut self) -> Option<Leave> {
         if self.forgives != Forgives::Nothing {
-            let code = self.instruction();
+            let code = instruction(&mut self.cpu, &mut self.world);
             self.path.push(self.cpu.core.state.rip, &code);
         }
         self.cpu.run_one(&mut self.world)
@@ -232,36 +243,6 @@ impl<W: Twin> Follower<W> {
         true
     }
 
-    /// The bytes of the instruction at RIP; none if it has no page.
-    fn instruction(&mut self) -> Vec<u8> {
-        let rip = self.cpu.core.state.rip;
-        let mut bytes = Vec::new();
-        for at in rip..rip.saturating_add(15) {
-            // No page is looked at that the instruction is not in.
-            if at & 0xfff == 0
-                && !Decoder::new(64, &bytes, DecoderOptions::NONE)
-                    .decode()
-                    .is_invalid()
-            {
-                break;
-            }
-            let Some(gpa) = self.cpu.core.translate(&mut self.world, at) else {
-                break;
-            };
-            let mut byte = [0];
-            if let Backing::Ram { page, .. } = self.world.page(gpa, Access::Read)
-                && page.read(gpa.offset(), &mut byte).is_ok()
-            {
-                bytes.push(byte[0]);
-            }
-        }
-        let len = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE)
-            .decode()
-            .len();
-        bytes.truncate(len);
-        bytes
-    }
-
     /// The flags that the last blocks leave undefined.
     fn undefined(&self) -> u64 {
         let loaded = if self.forgives == Forgives::Images {
@@ -269,8 +250,16 @@ impl<W: Twin> Follower<W> {
         } else {
             Loaded::Defined
         };
-        self.path.iter().fold(0, |before, (rip, code)| {
-            flags::undefined(code, *rip, before, loaded)
+        let (count, place) = (self.path.iter().count(), self.cpu.core.state.rip);
+        let blocks = self.path.iter().enumerate();
+        blocks.fold(0, |before, (n, (rip, code))| {
+            let behind = flags::undefined(code, *rip, before, loaded);
+            // The last one may have been left by a fault.
+            if n + 1 == count && !flags::leads_to(code, *rip, place) {
+                behind | flags::undefined_inside(code, *rip, before, loaded)
+            } else {
+                behind
+            }
         })
     }
 }
@@ -289,4 +278,34 @@ fn needs_care(core: &Core) -> bool {
         || shadows.sti_shadow
         || shadows.mov_ss_shadow
         || core.state.dr7 & DR7_ENABLES != 0
+}
+
+/// The bytes of the instruction at RIP; none if it has no page.
+pub fn instruction(cpu: &mut Cpu, world: &mut impl World) -> Vec<u8> {
+    let rip = cpu.core.state.rip;
+    let mut bytes = Vec::new();
+    for at in rip..rip.saturating_add(15) {
+        // No page is looked at that the instruction is not in.
+        if at & 0xfff == 0
+            && !Decoder::new(64, &bytes, DecoderOptions::NONE)
+                .decode()
+                .is_invalid()
+        {
+            break;
+        }
+        let Some(gpa) = cpu.core.translate(world, at) else {
+            break;
+        };
+        let mut byte = [0];
+        if let Backing::Ram { page, .. } = world.page(gpa, Access::Read)
+            && page.read(gpa.offset(), &mut byte).is_ok()
+        {
+            bytes.push(byte[0]);
+        }
+    }
+    let len = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE)
+        .decode()
+        .len();
+    bytes.truncate(len);
+    bytes
 }

@@ -11,7 +11,7 @@ use super::Finding;
 use crate::run::{cargo, output};
 
 /// (crate, its directory, the crates of ours it may use)
-const LAYERS: [(&str, &str, &[&str]); 15] = [
+const LAYERS: [(&str, &str, &[&str]); 16] = [
     ("ring3-uapi", "uapi", &[]),
     ("ring3-host", "host", &[]),
     ("ring3-kvm", "kvm", &["ring3-uapi", "ring3-host"]),
@@ -47,6 +47,7 @@ const LAYERS: [(&str, &str, &[&str]); 15] = [
     ("ring3-cli", "front/cli", &["ring3-vmm", "ring3-client"]),
     ("ring3-guest", "tests/guest", &[]),
     ("ring3-tests", "tests", ANY),
+    ("ring3-fuzz", "fuzz", ANY),
     (
         "ring3-benches",
         "benches",
@@ -55,7 +56,7 @@ const LAYERS: [(&str, &str, &[&str]); 15] = [
     ("xtask", "xtask", &["ring3-guest", "ring3-benches"]),
 ];
 
-/// For the crate that tests everything else.
+/// For the crates that test everything else.
 const ANY: &[&str] = &["*"];
 
 #[derive(Deserialize)]
