@@ -52,13 +52,19 @@ fn parse(text: &str) -> Result<(Vec<u8>, u64)> {
 
 /// Writes an input that ended in a difference, outside of the corpus.
 pub fn keep(code: &[u8], state: u64, how: &anyhow::Error) -> Result<PathBuf> {
+    write(&format!("{state:016x}"), code, state, &format!("{how:#}"))
+}
+
+/// Writes the input that is about to be run, in case that it never ends.
+pub fn note(code: &[u8], state: u64) -> Result<()> {
+    write("running", code, state, "").map(drop)
+}
+
+fn write(name: &str, code: &[u8], state: u64, comment: &str) -> Result<PathBuf> {
     let directory = ring3_guest::places::target().join("fuzz");
     std::fs::create_dir_all(&directory)?;
-    let path = directory.join(format!("{state:016x}.hex"));
-    let mut text: String = format!("{how:#}")
-        .lines()
-        .map(|line| format!("# {line}\n"))
-        .collect();
+    let path = directory.join(name).with_extension("hex");
+    let mut text: String = comment.lines().map(|line| format!("# {line}\n")).collect();
     text += &format!("state {state:#x}\n");
     for line in code.chunks(16) {
         let bytes: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -104,6 +104,7 @@ fn main() -> Result<()> {
     while Instant::now() < end {
         let code = mutate::code(&mut rng, &seeds);
         let state = rng.u64(..);
+        corpus::note(&code, state)?;
         if let Err(error) = both.run(&code, state) {
             let path = corpus::keep(&code, state, &error)?;
             bail!("{error:#}\nleft in {}", path.display());

@@ -6,7 +6,7 @@
 
 use super::flags::{self, Loaded, STATUS};
 use super::{Stage, Twin};
-use crate::bare::snapshot::{register_differences, registers};
+use crate::bare::snapshot::{register_differences, registers, vector_differences};
 use iced_x86::{Decoder, DecoderOptions};
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::state::{DR7_ENABLES, RSP, flags as rflags};
@@ -139,11 +139,16 @@ impl<W: Twin> Follower<W> {
             self.saw_undefined |= self.path.iter().any(|(rip, code)| flags::leaves_some(code, *rip));
         }
         loop {
-            if stage == Stage::Boundary && self.is_at(place) && self.world.alike(leaders) {
+            if stage == Stage::Boundary
+                && self.is_at(place)
+                && self.cpu.core.state.vector.zmm == place.vector.zmm
+                && self.world.alike(leaders)
+            {
                 return Arrival::There;
             }
             if self.near_miss.is_none() && self.cpu.core.state.rip == place.rip {
                 let mut told = register_differences(&registers(place), &registers(&self.cpu.core.state));
+                told.extend(vector_differences(&place.vector, &self.cpu.core.state.vector));
                 told.extend(self.world.differences(leaders));
                 self.near_miss = Some(told.join("; "));
             }
