@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Instructions that an input may take, and that lie between two boundaries at most.
 const ENOUGH: u64 = 5_000;
-const FARTHEST: u64 = 300_000;
+const FARTHEST: u64 = 50_000_000;
 /// Boundaries at most: a loop that changes nothing is left at its first round by the follower, and never ends.
 const MOST: u64 = 300;
 

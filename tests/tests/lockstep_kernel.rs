@@ -22,7 +22,7 @@ const ENOUGH: u64 = 40_000;
 /// Boundaries at most: a loop that changes nothing is left at its first round by the follower, and never ends.
 const MOST: u64 = 3_000;
 /// Instructions between two boundaries at most; a loop that never ends is left after some microseconds.
-const FARTHEST: u64 = 2_000_000;
+const FARTHEST: u64 = 50_000_000;
 
 /// How a difference in page tables is told.
 const ENTRIES: &str = "the byte at 0x10";

@@ -8,6 +8,7 @@ use super::flags::{self, Loaded, STATUS};
 use super::{Stage, Twin};
 use crate::bare::snapshot::{register_differences, registers, vector_differences};
 use iced_x86::{Decoder, DecoderOptions};
+use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::state::{DR7_ENABLES, RSP, flags as rflags};
 use ring3_x86_cpu::{Access, Backing, Core, Cpu, Ended, Leave, State, Tier, World};
@@ -186,7 +187,7 @@ impl<W: Twin> Follower<W> {
 
     fn one(&mut self) -> Option<Leave> {
         if self.forgives != Forgives::Nothing {
-            let code = instruction(&mut self.cpu, &mut self.world);
+            let code = instruction(&self.cpu, &mut self.world);
             self.path.push(self.cpu.core.state.rip, &code);
         }
         self.cpu.run_one(&mut self.world)
@@ -285,8 +286,8 @@ fn needs_care(core: &Core) -> bool {
         || core.state.dr7 & DR7_ENABLES != 0
 }
 
-/// The bytes of the instruction at RIP; none if it has no page.
-pub fn instruction(cpu: &mut Cpu, world: &mut impl World) -> Vec<u8> {
+/// The bytes of the instruction at RIP; none if it has no page. Leaves no trace in the page tables.
+pub fn instruction(cpu: &Cpu, world: &mut impl World) -> Vec<u8> {
     let rip = cpu.core.state.rip;
     let mut bytes = Vec::new();
     for at in rip..rip.saturating_add(15) {
@@ -298,19 +299,43 @@ pub fn instruction(cpu: &mut Cpu, world: &mut impl World) -> Vec<u8> {
         {
             break;
         }
-        let Some(gpa) = cpu.core.translate(world, at) else {
-            break;
-        };
-        let mut byte = [0];
-        if let Backing::Ram { page, .. } = world.page(gpa, Access::Read)
-            && page.read(gpa.offset(), &mut byte).is_ok()
-        {
-            bytes.push(byte[0]);
-        }
+        let byte = look_up(world, cpu.core.state.cr3, at).and_then(|gpa| peek::<1>(world, gpa));
+        let Some([byte]) = byte else { break };
+        bytes.push(byte);
     }
     let len = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE)
         .decode()
         .len();
     bytes.truncate(len);
     bytes
+}
+
+/// Bytes of guest-physical memory that lie in one page.
+fn peek<const N: usize>(world: &mut impl World, gpa: u64) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    match world.page(GuestPhys(gpa), Access::Read) {
+        Backing::Ram { page, .. } => page.read((gpa & 0xfff) as usize, &mut bytes).ok().map(|()| bytes),
+        Backing::Mmio => None,
+    }
+}
+
+/// Where a linear address leads by four levels of page tables, which stay as they are.
+fn look_up(world: &mut impl World, root: u64, linear: u64) -> Option<u64> {
+    const FRAME: u64 = 0x000f_ffff_ffff_f000;
+    const PRESENT: u64 = 1;
+    const LARGE: u64 = 1 << 7;
+    let mut table = root & FRAME;
+    for level in (0..4).rev() {
+        let shift = 12 + 9 * level;
+        let entry = u64::from_le_bytes(peek(world, table + (linear >> shift & 0x1ff) * 8)?);
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        if level == 0 || entry & LARGE != 0 {
+            let inside = (1 << shift) - 1;
+            return Some(entry & FRAME & !inside | linear & inside);
+        }
+        table = entry & FRAME;
+    }
+    None
 }

@@ -124,7 +124,7 @@ impl Tier for Once<'_> {
 
 /// Whether a repeated string instruction is to be executed, perhaps the rest of it. In which pieces that is done depends on
 /// which code in the pages it writes was translated, and is nobody else's affair.
-fn is_repeated(cpu: &mut Cpu, world: &mut impl World) -> bool {
+fn is_repeated(cpu: &Cpu, world: &mut impl World) -> bool {
     let code = follow::instruction(cpu, world);
     let instr = Decoder::new(64, &code, DecoderOptions::NONE).decode();
     instr.is_string_instruction() && (instr.has_rep_prefix() || instr.has_repne_prefix())
@@ -160,7 +160,7 @@ impl<W: Twin> Lockstep<W> {
         };
         let stage = loop {
             match self.leader.run_with(&mut tier, &mut self.leaders_world, kick) {
-                Leave::Kicked if is_repeated(&mut self.leader, &mut self.leaders_world) => {
+                Leave::Kicked if is_repeated(&self.leader, &mut self.leaders_world) => {
                     kick.store(0, Release);
                 }
                 Leave::Kicked => break Stage::Boundary,
