@@ -25,6 +25,8 @@ pub struct Follower<W> {
     /// The last blocks: where they lay, and their code.
     path: Path,
     pub forgives: Forgives,
+    /// Flags that were undefined and different when they were saved, as far as that was seen.
+    ever: u64,
     /// Whether code was executed that leaves flags undefined, as far as it was looked at.
     pub saw_undefined: bool,
     /// Instructions after which the place will not come any more.
@@ -125,6 +127,7 @@ impl<W: Twin> Follower<W> {
                 next: 0,
             },
             forgives: Forgives::Nothing,
+            ever: 0x10,
             saw_undefined: false,
             farthest: 20_000_000,
             near_miss: None,
@@ -233,15 +236,15 @@ impl<W: Twin> Follower<W> {
         if differ & !STATUS != 0 {
             return false;
         }
-        let images = state.gpr[..16]
-            .iter()
-            .zip(&place.gpr[..16])
-            .all(|(a, b)| a == b || self.forgives == Forgives::Images && are_images(*a, *b));
+        let images = state.gpr[..16].iter().zip(&place.gpr[..16]).all(|(a, b)| {
+            a == b || self.forgives == Forgives::Images && are_images(*a, *b) && (a ^ b) & !self.ever == 0
+        });
         if !images || differ & !self.undefined() != 0 {
             return false;
         }
         if differ != 0 || state.gpr[..16] != place.gpr[..16] {
             self.forgiven += 1;
+            self.ever |= differ;
             let state = &mut self.cpu.core.state;
             state.gpr[..16].copy_from_slice(&place.gpr[..16]);
             state.set_rflags(place.rflags());
@@ -274,7 +277,9 @@ impl<W: Twin> Follower<W> {
 pub fn are_images(a: u64, b: u64) -> bool {
     // IF, RF and AC besides the arithmetic ones.
     const NEVER: u64 = !(STATUS | 2 | 0x5_0200);
-    (a ^ b) & !STATUS == 0 && a & NEVER == 0 && a & 2 != 0
+    // What is left undefined is never the carry alone, which tells many small numbers apart.
+    const OPEN: u64 = STATUS & !1;
+    (a ^ b) & !OPEN == 0 && a & NEVER == 0 && a & 2 != 0
 }
 
 /// As the run loop decides it: what is looked at only with single instructions.
