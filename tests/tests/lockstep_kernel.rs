@@ -19,8 +19,10 @@ use std::time::Duration;
 const LONGEST: usize = 24;
 /// Instructions that a program may take.
 const ENOUGH: u64 = 40_000;
+/// Boundaries at most: a loop that changes nothing is left at its first round by the follower, and never ends.
+const MOST: u64 = 3_000;
 /// Instructions between two boundaries at most; a loop that never ends is left after some microseconds.
-const FARTHEST: u64 = 2_000_000;
+const FARTHEST: u64 = 50_000_000;
 
 /// How a difference in page tables is told.
 const ENTRIES: &str = "the byte at 0x10";
@@ -56,7 +58,7 @@ fn run(
                 return Err(told.join("; "));
             }
         }
-        if stage != Stage::Boundary || pair.instructions() > ENOUGH {
+        if stage != Stage::Boundary || pair.instructions() > ENOUGH || pair.boundaries > MOST {
             return Ok(stage);
         }
     }

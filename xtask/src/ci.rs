@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -31,6 +31,11 @@ const STEPS: [Step; 6] = [
         name: "unit and integration tests",
         minutes: 20,
         work: test_without_guests,
+    },
+    Step {
+        name: "fuzzing of guest code",
+        minutes: 10,
+        work: || fuzz(15, Some(SEED.1)).map(|()| Tally::default()),
     },
     Step {
         name: "the API's tests under ring3 run",
@@ -150,6 +155,16 @@ pub fn bench(options: &ring3_benches::Options) -> Result<()> {
     build_ring3()?;
     run(cargo().args(["build", "--release", "-p", "ring3-exits"]))?;
     ring3_benches::run(options)
+}
+
+/// Runs the corpus of `fuzz/`, and mutations of it.
+pub fn fuzz(seconds: u64, seed: Option<&str>) -> Result<()> {
+    let mut command = cargo();
+    command.args(["run", "-p", "ring3-fuzz", "--", "--seconds", &seconds.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", seed]);
+    }
+    run(&mut command)
 }
 
 /// The test of `tests/tests/lockstep_boot.rs`.

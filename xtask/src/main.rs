@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// All checks and tests: lint, test, api, e2e, kvm-ioctls, and that the benchmarks run
+    /// All checks and tests: lint, test, fuzz, api, e2e, kvm-ioctls, and that the benchmarks run
     Ci,
     /// Format, clippy, layer directions, unsafe islands, file sizes, documents, lock ranks
     Lint {
@@ -46,6 +46,12 @@ enum Task {
         accel: String,
         /// Run only the tests whose name contains this
         filter: Option<String>,
+    },
+    /// Arbitrary bytes as guest code: the corpus, then mutations of it
+    Fuzz {
+        /// Stop after so many seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Debian's kernel boots on interpreter and translator in lockstep, compared all the way
     LockstepBoot {
@@ -94,6 +100,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
         Task::Api => api::run().and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::Fuzz { seconds } => ci::fuzz(seconds, None),
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Assets { refresh } => assets(if refresh {

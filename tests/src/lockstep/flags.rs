@@ -1,6 +1,6 @@
 //! Arithmetic flags that the architecture leaves undefined, after some instructions.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, RflagsBits};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
 
 /// CF, PF, AF, ZF, SF and OF.
 pub const STATUS: u64 = 0x8d5;
@@ -38,6 +38,41 @@ pub fn undefined(code: &[u8], rip: u64, before: u64, loaded: Loaded) -> u64 {
         open = behind(&instr, open, loaded);
     }
     open
+}
+
+/// Which flags are undefined somewhere in the code.
+pub fn undefined_inside(code: &[u8], rip: u64, before: u64, loaded: Loaded) -> u64 {
+    let mut open = before;
+    Decoder::with_ip(64, code, rip, DecoderOptions::NONE)
+        .into_iter()
+        .fold(before, |all, instr| {
+            open = behind(&instr, open, loaded);
+            all | open
+        })
+}
+
+/// Whether the code's last instruction may lead to `place`.
+pub fn leads_to(code: &[u8], rip: u64, place: u64) -> bool {
+    let Some(last) = Decoder::with_ip(64, code, rip, DecoderOptions::NONE)
+        .into_iter()
+        .last()
+    else {
+        return false;
+    };
+    match last.flow_control() {
+        FlowControl::Next => last.next_ip() == place,
+        FlowControl::ConditionalBranch => last.next_ip() == place || last.near_branch_target() == place,
+        FlowControl::UnconditionalBranch | FlowControl::Call => last.near_branch_target() == place,
+        FlowControl::Exception => false,
+        _ => true,
+    }
+}
+
+/// Whether any instruction of the code leaves flags undefined.
+pub fn leaves_some(code: &[u8], rip: u64) -> bool {
+    Decoder::with_ip(64, code, rip, DecoderOptions::NONE)
+        .into_iter()
+        .any(|instr| crate::oracle::program::leaves_open(&instr))
 }
 
 fn behind(instr: &Instruction, before: u64, loaded: Loaded) -> u64 {

@@ -6,8 +6,9 @@
 
 use super::flags::{self, Loaded, STATUS};
 use super::{Stage, Twin};
-use crate::bare::snapshot::{register_differences, registers};
+use crate::bare::snapshot::{register_differences, registers, vector_differences};
 use iced_x86::{Decoder, DecoderOptions};
+use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::state::{DR7_ENABLES, RSP, flags as rflags};
 use ring3_x86_cpu::{Access, Backing, Core, Cpu, Ended, Leave, State, Tier, World};
@@ -24,6 +25,10 @@ pub struct Follower<W> {
     /// The last blocks: where they lay, and their code.
     path: Path,
     pub forgives: Forgives,
+    /// Flags that were undefined and different when they were saved, as far as that was seen.
+    ever: u64,
+    /// Whether code was executed that leaves flags undefined, as far as it was looked at.
+    pub saw_undefined: bool,
     /// Instructions after which the place will not come any more.
     pub farthest: u64,
     /// What was not alike when RIP was the leader's for the first time, if it did not arrive then.
@@ -92,6 +97,11 @@ struct Path {
 
 impl Path {
     fn push(&mut self, rip: u64, code: &[u8]) {
+        // Loops and repeated strings would fill it with one block.
+        let last = &self.blocks[self.next.wrapping_sub(1) % REMEMBERED];
+        if self.next > 0 && last.0 == rip && last.1 == code {
+            return;
+        }
         let slot = &mut self.blocks[self.next % REMEMBERED];
         slot.0 = rip;
         slot.1.clear();
@@ -117,6 +127,8 @@ impl<W: Twin> Follower<W> {
                 next: 0,
             },
             forgives: Forgives::Nothing,
+            ever: 0x10,
+            saw_undefined: false,
             farthest: 20_000_000,
             near_miss: None,
         }
@@ -127,12 +139,20 @@ impl<W: Twin> Follower<W> {
         let end = self.cpu.core.instructions + self.farthest;
         let mut inside = false;
         self.near_miss = None;
+        if self.forgives == Forgives::Images {
+            self.saw_undefined |= self.path.iter().any(|(rip, code)| flags::leaves_some(code, *rip));
+        }
         loop {
-            if stage == Stage::Boundary && self.is_at(place) && self.world.alike(leaders) {
+            if stage == Stage::Boundary
+                && self.is_at(place)
+                && self.cpu.core.state.vector.zmm == place.vector.zmm
+                && self.world.alike(leaders)
+            {
                 return Arrival::There;
             }
             if self.near_miss.is_none() && self.cpu.core.state.rip == place.rip {
                 let mut told = register_differences(&registers(place), &registers(&self.cpu.core.state));
+                told.extend(vector_differences(&place.vector, &self.cpu.core.state.vector));
                 told.extend(self.world.differences(leaders));
                 self.near_miss = Some(told.join("; "));
             }
@@ -170,7 +190,7 @@ impl<W: Twin> Follower<W> {
 
     fn one(&mut self) -> Option<Leave> {
         if self.forgives != Forgives::Nothing {
-            let code = self.instruction();
+            let code = instruction(&self.cpu, &mut self.world);
             self.path.push(self.cpu.core.state.rip, &code);
         }
         self.cpu.run_one(&mut self.world)
@@ -219,50 +239,20 @@ impl<W: Twin> Follower<W> {
         if differ & !STATUS != 0 {
             return false;
         }
-        let images = state.gpr[..16]
-            .iter()
-            .zip(&place.gpr[..16])
-            .all(|(a, b)| a == b || self.forgives == Forgives::Images && are_images(*a, *b));
+        let images = state.gpr[..16].iter().zip(&place.gpr[..16]).all(|(a, b)| {
+            a == b || self.forgives == Forgives::Images && are_images(*a, *b) && (a ^ b) & !self.ever == 0
+        });
         if !images || differ & !self.undefined() != 0 {
             return false;
         }
         if differ != 0 || state.gpr[..16] != place.gpr[..16] {
             self.forgiven += 1;
+            self.ever |= differ;
             let state = &mut self.cpu.core.state;
             state.gpr[..16].copy_from_slice(&place.gpr[..16]);
             state.set_rflags(place.rflags());
         }
         true
-    }
-
-    /// The bytes of the instruction at RIP; none if it has no page.
-    fn instruction(&mut self) -> Vec<u8> {
-        let rip = self.cpu.core.state.rip;
-        let mut bytes = Vec::new();
-        for at in rip..rip.saturating_add(15) {
-            // No page is looked at that the instruction is not in.
-            if at & 0xfff == 0
-                && !Decoder::new(64, &bytes, DecoderOptions::NONE)
-                    .decode()
-                    .is_invalid()
-            {
-                break;
-            }
-            let Some(gpa) = self.cpu.core.translate(&mut self.world, at) else {
-                break;
-            };
-            let mut byte = [0];
-            if let Backing::Ram { page, .. } = self.world.page(gpa, Access::Read)
-                && page.read(gpa.offset(), &mut byte).is_ok()
-            {
-                bytes.push(byte[0]);
-            }
-        }
-        let len = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE)
-            .decode()
-            .len();
-        bytes.truncate(len);
-        bytes
     }
 
     /// The flags that the last blocks leave undefined.
@@ -272,8 +262,16 @@ impl<W: Twin> Follower<W> {
         } else {
             Loaded::Defined
         };
-        self.path.iter().fold(0, |before, (rip, code)| {
-            flags::undefined(code, *rip, before, loaded)
+        let (count, place) = (self.path.iter().count(), self.cpu.core.state.rip);
+        let blocks = self.path.iter().enumerate();
+        blocks.fold(0, |before, (n, (rip, code))| {
+            let behind = flags::undefined(code, *rip, before, loaded);
+            // The last one may have been left by a fault.
+            if n + 1 == count && !flags::leads_to(code, *rip, place) {
+                behind | flags::undefined_inside(code, *rip, before, loaded)
+            } else {
+                behind
+            }
         })
     }
 }
@@ -282,7 +280,9 @@ impl<W: Twin> Follower<W> {
 pub fn are_images(a: u64, b: u64) -> bool {
     // IF, RF and AC besides the arithmetic ones.
     const NEVER: u64 = !(STATUS | 2 | 0x5_0200);
-    (a ^ b) & !STATUS == 0 && a & NEVER == 0 && a & 2 != 0
+    // What is left undefined is never the carry alone, which tells many small numbers apart.
+    const OPEN: u64 = STATUS & !1;
+    (a ^ b) & !OPEN == 0 && a & NEVER == 0 && a & 2 != 0
 }
 
 /// As the run loop decides it: what is looked at only with single instructions.
@@ -292,4 +292,58 @@ fn needs_care(core: &Core) -> bool {
         || shadows.sti_shadow
         || shadows.mov_ss_shadow
         || core.state.dr7 & DR7_ENABLES != 0
+}
+
+/// The bytes of the instruction at RIP; none if it has no page. Leaves no trace in the page tables.
+pub fn instruction(cpu: &Cpu, world: &mut impl World) -> Vec<u8> {
+    let rip = cpu.core.state.rip;
+    let mut bytes = Vec::new();
+    for at in rip..rip.saturating_add(15) {
+        // No page is looked at that the instruction is not in.
+        if at & 0xfff == 0
+            && !Decoder::new(64, &bytes, DecoderOptions::NONE)
+                .decode()
+                .is_invalid()
+        {
+            break;
+        }
+        let byte = look_up(world, cpu.core.state.cr3, at).and_then(|gpa| peek::<1>(world, gpa));
+        let Some([byte]) = byte else { break };
+        bytes.push(byte);
+    }
+    let len = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE)
+        .decode()
+        .len();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Bytes of guest-physical memory that lie in one page.
+fn peek<const N: usize>(world: &mut impl World, gpa: u64) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    match world.page(GuestPhys(gpa), Access::Read) {
+        Backing::Ram { page, .. } => page.read((gpa & 0xfff) as usize, &mut bytes).ok().map(|()| bytes),
+        Backing::Mmio => None,
+    }
+}
+
+/// Where a linear address leads by four levels of page tables, which stay as they are.
+fn look_up(world: &mut impl World, root: u64, linear: u64) -> Option<u64> {
+    const FRAME: u64 = 0x000f_ffff_ffff_f000;
+    const PRESENT: u64 = 1;
+    const LARGE: u64 = 1 << 7;
+    let mut table = root & FRAME;
+    for level in (0..4).rev() {
+        let shift = 12 + 9 * level;
+        let entry = u64::from_le_bytes(peek(world, table + (linear >> shift & 0x1ff) * 8)?);
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        if level == 0 || entry & LARGE != 0 {
+            let inside = (1 << shift) - 1;
+            return Some(entry & FRAME & !inside | linear & inside);
+        }
+        table = entry & FRAME;
+    }
+    None
 }

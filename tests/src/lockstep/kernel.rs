@@ -11,6 +11,7 @@ use crate::bare::world::BareWorld;
 use crate::bare::{assemble, initial};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use iced_x86::{Decoder, DecoderOptions};
 use ring3_x86_cpu::Cpu;
 use ring3_x86_cpu::state::RSP;
 
@@ -136,6 +137,15 @@ pub fn world() -> (BareWorld, Entries) {
     world.poke(SYSCALL, &assemble(SYSCALL, system_call));
     world.poke(RETURN, &assemble(RETURN, leave_level_3));
     (world, entries)
+}
+
+/// Puts code of level 0 where programs begin, with its instructions' lengths, and a HLT behind it.
+pub fn plant(world: &mut BareWorld, code: &[u8]) {
+    world.poke(CODE, code);
+    world.poke(CODE + code.len() as u64, &[0xf4]);
+    for instr in Decoder::with_ip(64, code, CODE, DecoderOptions::NONE) {
+        world.poke(LENGTHS + instr.ip() - CODE, &[instr.len().max(1) as u8]);
+    }
 }
 
 /// Only code may be executed: what random bytes do leaves flags undefined.

@@ -14,6 +14,7 @@ pub mod program;
 
 use crate::bare::snapshot::{self, register_differences, vector_differences};
 use follow::{Arrival, Follower};
+use iced_x86::{Decoder, DecoderOptions};
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::{Core, Cpu, Ended, Leave, Tier, World};
 use ring3_x86_jit::Jit;
@@ -121,6 +122,14 @@ impl Tier for Once<'_> {
     }
 }
 
+/// Whether a repeated string instruction is to be executed, perhaps the rest of it. In which pieces that is done depends on
+/// which code in the pages it writes was translated, and is nobody else's affair.
+fn is_repeated(cpu: &Cpu, world: &mut impl World) -> bool {
+    let code = follow::instruction(cpu, world);
+    let instr = Decoder::new(64, &code, DecoderOptions::NONE).decode();
+    instr.is_string_instruction() && (instr.has_rep_prefix() || instr.has_repne_prefix())
+}
+
 impl<W: Twin> Lockstep<W> {
     /// `prepare` makes a processor and its world, the same each time; `None` where the translator is not to be had.
     pub fn new(prepare: impl Fn() -> (Cpu, W)) -> Option<Lockstep<W>> {
@@ -149,10 +158,14 @@ impl<W: Twin> Lockstep<W> {
             jit: &mut self.jit,
             pace,
         };
-        let left = self.leader.run_with(&mut tier, &mut self.leaders_world, kick);
-        let stage = match left {
-            Leave::Kicked => Stage::Boundary,
-            other => Stage::Left(other),
+        let stage = loop {
+            match self.leader.run_with(&mut tier, &mut self.leaders_world, kick) {
+                Leave::Kicked if is_repeated(&self.leader, &mut self.leaders_world) => {
+                    kick.store(0, Release);
+                }
+                Leave::Kicked => break Stage::Boundary,
+                other => break Stage::Left(other),
+            }
         };
         let arrival = self
             .follower

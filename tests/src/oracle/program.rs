@@ -63,7 +63,7 @@ pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Instruction> {
     let mut instr = encoded.instr;
     if instr.flow_control() != FlowControl::Next
         || !encoded.prelude.is_empty()
-        || leaves_flags_open(&instr)
+        || leaves_open(&instr)
         || is_written_in_parts(&instr)
     {
         return None;
@@ -102,7 +102,7 @@ pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Instruction> {
 }
 
 /// Whether flags are undefined after it, which later instructions may show; AND and its kin clear AF everywhere.
-fn leaves_flags_open(instr: &Instruction) -> bool {
+pub fn leaves_open(instr: &Instruction) -> bool {
     let open = instr.rflags_undefined();
     let logic = matches!(
         instr.mnemonic(),

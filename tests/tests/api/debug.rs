@@ -91,3 +91,14 @@ fn single_steps() {
         "{last:?}"
     );
 }
+
+#[test]
+fn a_halt_that_is_stepped_over_still_halts() {
+    // hlt; nop: KVM without an interrupt controller of its own tells the client of the HLT, not of the step.
+    let Some((_vm, vcpu, _ram)) = guest(&[0xf4, 0x90]) else {
+        return;
+    };
+    debug(&vcpu, KVM_GUESTDBG_SINGLESTEP, [0; 8]);
+    assert_eq!(vcpu.run(), Ok(VcpuExit::Hlt));
+    assert_eq!(vcpu.get_regs().unwrap().rip, CODE + 1);
+}

@@ -11,7 +11,7 @@ use super::Finding;
 use crate::run::{cargo, output};
 
 /// (crate, its directory, the crates of ours it may use)
-const LAYERS: [(&str, &str, &[&str]); 16] = [
+const LAYERS: [(&str, &str, &[&str]); 17] = [
     ("ring3-uapi", "uapi", &[]),
     ("ring3-host", "host", &[]),
     ("ring3-kvm", "kvm", &["ring3-uapi", "ring3-host"]),
@@ -49,10 +49,11 @@ const LAYERS: [(&str, &str, &[&str]); 16] = [
     ("ring3-tests", "tests", ANY),
     ("ring3-benches", "benches", &["ring3-guest"]),
     ("ring3-exits", "benches/exits", &["ring3-client", "ring3-uapi"]),
+    ("ring3-fuzz", "fuzz", ANY),
     ("xtask", "xtask", &["ring3-guest", "ring3-benches"]),
 ];
 
-/// For the crate that tests everything else.
+/// For the crates that test everything else.
 const ANY: &[&str] = &["*"];
 
 #[derive(Deserialize)]

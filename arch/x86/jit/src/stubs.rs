@@ -194,15 +194,15 @@ fn write_callout(e: &mut Emitter, handler: u64, save_vector: At, leave: At) {
 
 /// R14 = the software TLB's entry of the address in R15; changes flags.
 pub fn find_entry(e: &mut Emitter) {
-    // mov r14d, r15d; shr r14d, 7; and r14d, 7fe0h
+    // mov r14d, r15d; shr r14d, 7; and r14d, 1ffe0h
     e.raw(&[
-        0x45, 0x89, 0xfe, 0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0x7f, 0, 0,
+        0x45, 0x89, 0xfe, 0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0xff, 1, 0,
     ]);
     e.add_from(R14, TABLE);
 }
 // The lookup is made for entries and tables of these sizes.
 const _: () = assert!(size_of::<ring3_x86_cpu::mmu::Entry>() == 32);
-const _: () = assert!(ring3_x86_cpu::mmu::tlb::ENTRIES == 1024);
+const _: () = assert!(ring3_x86_cpu::mmu::tlb::ENTRIES == 4096);
 
 fn write_find_stack(e: &mut Emitter) {
     use ring3_x86_cpu::mmu::Entry;

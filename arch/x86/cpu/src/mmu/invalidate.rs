@@ -5,8 +5,8 @@
 //! through it, and asks for [`Attention::RESYNC`], unless no code was fetched through it.
 
 use super::spaces::{Entered, Reach};
-use super::tlb::{CLASSES, SLOTS};
-use super::{Class, Mmu, Table};
+use super::tlb::SLOTS;
+use super::{Class, Mmu};
 use crate::Core;
 use crate::core::Attention;
 use crate::state::CR4_PCIDE;
@@ -30,7 +30,7 @@ impl Mmu {
 
     /// Voids a slot's own translations.
     fn flush_slot(&mut self, slot: usize) {
-        for table in tables_of(&mut self.tables, slot) {
+        for table in self.tables.of(slot) {
             table.clear_local();
         }
         self.spaces.void(slot);
@@ -38,7 +38,7 @@ impl Mmu {
 
     /// Voids every translation of every address space, and what is known of guest-physical pages.
     fn flush_all(&mut self, pcid: u16) {
-        for table in &mut self.tables {
+        for table in self.tables.all() {
             table.clear();
         }
         self.spaces.reset(pcid);
@@ -48,7 +48,7 @@ impl Mmu {
     /// Voids a slot's own translation of a page.
     fn flush_page(&mut self, slot: usize, linear: u64) {
         let span = self.spaces.void_page(slot, linear);
-        for table in tables_of(&mut self.tables, slot) {
+        for table in self.tables.of(slot) {
             table.clear_span(span);
         }
         self.second
@@ -59,18 +59,13 @@ impl Mmu {
     fn flush_global_page(&mut self, linear: u64) {
         let (span, entered) = self.spaces.void_global_page(linear);
         if entered == Entered::Perhaps {
-            for table in &mut self.tables {
+            for table in self.tables.all() {
                 table.clear_span(span);
             }
         }
         self.second
             .void(span.first, span.pages, self.spaces.stamp(Reach::Global));
     }
-}
-
-/// The tables of a slot that are ever filled.
-fn tables_of(tables: &mut [Box<Table>; SLOTS * CLASSES], slot: usize) -> &mut [Box<Table>] {
-    &mut tables[slot * CLASSES..slot * CLASSES + Class::Checked as usize]
 }
 
 impl Core {

@@ -17,6 +17,7 @@ mod pages;
 mod rights;
 mod second;
 mod spaces;
+mod tables;
 pub mod tlb;
 mod upper;
 pub mod walk;
@@ -30,7 +31,7 @@ pub use tlb::{Entry, Table};
 use ring3_host::addr::GuestPhys;
 use second::Second;
 use spaces::Spaces;
-use tlb::{CLASSES, SLOTS};
+use tables::Tables;
 use upper::Upper;
 
 /// Index of a table class. `Checked` is never filled: every access takes the slow path, which checks alignment.
@@ -57,7 +58,7 @@ impl Class {
 }
 
 pub struct Mmu {
-    tables: [Box<Table>; SLOTS * CLASSES],
+    tables: Tables,
     pub(crate) spaces: Spaces,
     /// The table of ordinary accesses.
     current: usize,
@@ -71,7 +72,7 @@ pub struct Mmu {
 impl Mmu {
     pub fn new() -> Mmu {
         Mmu {
-            tables: std::array::from_fn(|_| Table::empty()),
+            tables: Tables::new(),
             spaces: Spaces::new(),
             current: Class::Supervisor as usize,
             class: Class::Supervisor,
@@ -94,7 +95,7 @@ impl Mmu {
     }
 
     fn choose_table(&mut self) {
-        self.current = self.spaces.current() * CLASSES + self.class as usize;
+        self.current = tables::place(self.spaces.current(), self.class);
     }
 
     pub fn class(&self) -> Class {
@@ -104,33 +105,33 @@ impl Mmu {
     /// The entry that would hold the translation of `linear` for ordinary accesses.
     #[inline(always)]
     pub fn entry(&self, linear: u64) -> &Entry {
-        self.tables[self.current & (SLOTS * CLASSES - 1)].entry(linear)
+        self.tables.get(self.current).entry(linear)
     }
 
     /// Where the table of ordinary accesses is, for translated code. It changes with address space and privilege.
     #[inline(always)]
     pub fn table_address(&self) -> u64 {
-        self.tables[self.current & (SLOTS * CLASSES - 1)].address()
+        self.tables.get(self.current).address()
     }
 
     pub(crate) fn table(&mut self, class: Class) -> &mut Table {
-        &mut self.tables[(self.spaces.current() * CLASSES + class as usize) & (SLOTS * CLASSES - 1)]
+        self.tables.own(tables::place(self.spaces.current(), class))
     }
 
     pub(crate) fn table_ref(&self, class: Class) -> &Table {
-        &self.tables[(self.spaces.current() * CLASSES + class as usize) & (SLOTS * CLASSES - 1)]
+        self.tables.get(tables::place(self.spaces.current(), class))
     }
 
     /// Makes the next write to the guest-physical page of `gpa` ask the world again.
     pub fn protect(&mut self, gpa: GuestPhys) {
-        for table in &mut self.tables {
+        for table in self.tables.all() {
             table.protect(gpa);
         }
     }
 
     /// Makes every next write ask the world again: dirty logging was switched on or its log was read.
     pub fn protect_all(&mut self) {
-        for table in &mut self.tables {
+        for table in self.tables.all() {
             table.protect_all();
         }
     }

@@ -9,7 +9,7 @@ use ring3_host::mem::HostPage;
 pub const SLOTS: usize = 8;
 /// Classes of access per address space; see [`super::Class`].
 pub const CLASSES: usize = 4;
-pub const ENTRIES: usize = 1024;
+pub const ENTRIES: usize = 4096;
 
 /// A tag no access matches: it is not canonical, no 32-bit address comes near it, and what it would match belongs to
 /// another slot.
