@@ -5,7 +5,8 @@
  * and those from the first copy's start to the last one's end.
  *
  * The clock is read in here and not outside, so that neither the start of a process nor the way of a line through an
- * emulated serial port is measured as work. Whoever runs this compares that clock with its own.
+ * emulated serial port, which may take seconds on a busy machine, is measured as work. Whoever runs this compares that
+ * clock with its own, over many programs.
  */
 #define _GNU_SOURCE
 #include "bench.h"
