@@ -114,7 +114,7 @@ fn changed(steps: &[Step], info: &mut InstructionInfoFactory) -> [bool; 16] {
     std::array::from_fn(|register| versions.of[register] != 0 || register == RSP && stack)
 }
 
-/// The registers that a loop changes otherwise than by a constant in every round.
+/// The registers that a loop changes otherwise than by a small constant in every round.
 pub fn wild(trace: &Trace, info: &mut InstructionInfoFactory) -> [bool; 16] {
     let End::Loop(first) = trace.end else {
         return [true; 16];
@@ -140,6 +140,11 @@ pub fn wild(trace: &Trace, info: &mut InstructionInfoFactory) -> [bool; 16] {
         }
     }
     wild
+}
+
+/// Whether a step stays in its page most often.
+fn is_short(step: u64) -> bool {
+    (step as i64).unsigned_abs() <= 128
 }
 
 /// The register to which an instruction adds a constant, if that is all it does.
