@@ -153,8 +153,14 @@ fn is_step(instr: &Instruction) -> Option<Register> {
     let on_register = instr.op0_kind() == OpKind::Register && register.is_gpr() && register.size() >= 4;
     let steps = match instr.mnemonic() {
         Mnemonic::Inc | Mnemonic::Dec => true,
-        Mnemonic::Add | Mnemonic::Sub => !matches!(instr.op1_kind(), OpKind::Register | OpKind::Memory),
-        Mnemonic::Lea => instr.memory_base() == register && instr.memory_index() == Register::None,
+        Mnemonic::Add | Mnemonic::Sub => {
+            !matches!(instr.op1_kind(), OpKind::Register | OpKind::Memory) && is_short(instr.immediate(1))
+        }
+        Mnemonic::Lea => {
+            instr.memory_base() == register
+                && instr.memory_index() == Register::None
+                && is_short(instr.memory_displacement64())
+        }
         _ => false,
     };
     (on_register && steps).then_some(register)
