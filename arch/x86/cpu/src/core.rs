@@ -91,6 +91,8 @@ pub struct Core {
     /// The like for code in pages that all address spaces share; see [`Core::is_global_code`]. Whenever it changes, so
     /// does `epoch`, of every address space.
     pub global_epoch: u64,
+    /// Counts the times that others may have written to code unseen.
+    pub turn: u64,
     /// Pages whose translations must go (guest-physical page addresses); emptied by the run loop.
     pub stale_code: Vec<GuestPhys>,
     /// Host thunks of the operations that the host executes; [`crate::op::Op::imm`] indexes them.
@@ -124,6 +126,7 @@ impl Core {
             lost_memory: GuestPhys(0),
             epoch: 0,
             global_epoch: 0,
+            turn: 0,
             stale_code: Vec::new(),
             native: Vec::new(),
             indexed: Vec::new(),

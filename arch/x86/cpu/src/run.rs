@@ -126,12 +126,9 @@ impl Cpu {
         }
     }
 
-    /// To be called when code of the client could have run: with paging off nothing else would have decoded code
-    /// compared with memory again.
+    /// To be called when code of the client could have run: it may have written to code.
     pub fn client_ran(&mut self) {
-        if !self.core.state.paging() {
-            self.core.flush_tlb();
-        }
+        self.core.distrust_code();
     }
 
     /// Another processor wrote to translated code in the page of `gpa`.

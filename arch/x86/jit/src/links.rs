@@ -235,6 +235,11 @@ impl Links {
         for number in &left {
             self.deactivate(*number, jumps, memory);
         }
+        if before.global != now.global {
+            // Then the epochs of all address spaces have ended.
+            self.spaces.clear();
+            return;
+        }
         if self.spaces.len() == SPACES {
             self.spaces.remove(0);
         }

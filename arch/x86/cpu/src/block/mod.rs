@@ -11,7 +11,7 @@ mod make;
 mod page;
 
 use crate::core::Core;
-use crate::mmu::{Fetched, Reach};
+use crate::mmu::{Fetch, Fetched, Reach};
 use crate::op::Op;
 use crate::world::{Backing, World};
 use crate::{Step, Stop};
@@ -163,9 +163,8 @@ impl Blocks {
         let Backing::Ram { page, .. } = backing else {
             return Err(Stop::Unsupported);
         };
-        if fresh {
-            self.validate(gpa, page).map_err(|_| core.lost(gpa.0))?;
-        }
+        self.validate(gpa, page, fresh, core.turn)
+            .map_err(|_| core.lost(gpa.0))?;
         Ok((gpa, page, reach))
     }
 
@@ -174,12 +173,22 @@ impl Blocks {
     /// This is how writes by others than the guest's processors are found out: the client's, which come between two
     /// KVM_RUNs, and those of its threads, of vhost and of other processes, which come at any time. A guest may learn
     /// from memory alone that such a write is done, so nothing that is seen here (an exit, an interrupt) says that
-    /// there was none since the page was last compared, and each new executable entry of the TLB compares it.
-    fn validate(&mut self, gpa: GuestPhys, page: HostPage) -> Result<(), HostFault> {
-        if let Some(code) = self.pages.get(&(gpa.0 & !0xfff))
-            && !code.is_still_in(page)?
+    /// there was none since the page was last compared, and each new executable entry of the TLB compares it, and the first
+    /// fetch since client code could have run.
+    fn validate(
+        &mut self,
+        gpa: GuestPhys,
+        page: HostPage,
+        fetched: Fetch,
+        turn: u64,
+    ) -> Result<(), HostFault> {
+        if let Some(code) = self.pages.get_mut(&(gpa.0 & !0xfff))
+            && (fetched == Fetch::Fresh || code.turn != turn)
         {
-            self.drop_page(gpa);
+            code.turn = turn;
+            if !code.is_still_in(page)? {
+                self.drop_page(gpa);
+            }
         }
         Ok(())
     }

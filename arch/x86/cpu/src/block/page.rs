@@ -11,6 +11,8 @@ pub struct CodePage {
     lines: u64,
     /// The page's bytes then; only the lines in `lines` mean anything.
     bytes: Box<[u8; 4096]>,
+    /// [`crate::Core::turn`] when they were last compared with memory.
+    pub turn: u64,
 }
 
 impl CodePage {
@@ -19,6 +21,7 @@ impl CodePage {
             blocks: Vec::new(),
             lines: 0,
             bytes: Box::new([0; 4096]),
+            turn: 0,
         }
     }
 

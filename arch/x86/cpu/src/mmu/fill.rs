@@ -24,7 +24,14 @@ pub(crate) struct Fetched {
     pub backing: Backing,
     pub reach: Reach,
     /// Whether the translation was entered in the TLB only now, or cannot be.
-    pub fresh: bool,
+    pub fresh: Fetch,
+}
+
+/// How instructions were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fetch {
+    Known,
+    Fresh,
 }
 
 impl Core {
@@ -77,7 +84,7 @@ impl Core {
                     direct: true,
                 },
                 reach: table.reach(linear),
-                fresh: false,
+                fresh: Fetch::Known,
             });
         }
         let (known, backing) = self.miss(world, linear, Access::Execute, privilege)?;
@@ -85,7 +92,7 @@ impl Core {
             gpa: GuestPhys(known.gpa.0 | linear & 0xfff),
             backing,
             reach: known.rights.reach(),
-            fresh: true,
+            fresh: Fetch::Fresh,
         })
     }
 

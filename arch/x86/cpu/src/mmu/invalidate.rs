@@ -153,6 +153,13 @@ impl Core {
     }
 
     #[inline]
+    /// What is remembered of code is looked up anew, and what was decoded compared with memory: others may have written there.
+    pub fn distrust_code(&mut self) {
+        self.mmu.spaces.end_all_epochs();
+        self.take_epochs();
+        self.turn = self.turn.wrapping_add(1);
+    }
+
     fn take_epochs(&mut self) {
         self.epoch = self.mmu.spaces.epoch(Reach::Local);
         self.global_epoch = self.mmu.spaces.epoch(Reach::Global);

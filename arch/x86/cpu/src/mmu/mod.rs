@@ -23,7 +23,7 @@ mod upper;
 pub mod walk;
 
 pub use access::Privilege;
-pub(crate) use fill::Fetched;
+pub(crate) use fill::{Fetch, Fetched};
 pub(crate) use invalidate::Cached;
 pub(crate) use spaces::Reach;
 pub use tlb::{Entry, Table};

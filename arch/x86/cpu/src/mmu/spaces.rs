@@ -213,7 +213,8 @@ impl Spaces {
         (span, entered)
     }
 
-    fn end_all_epochs(&mut self) {
+    /// Every lookup is made anew.
+    pub fn end_all_epochs(&mut self) {
         for slot in 0..SLOTS {
             self.end_epoch(slot);
         }
