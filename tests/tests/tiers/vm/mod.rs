@@ -4,6 +4,7 @@
 //! The engine is the one that clients get; [`the_interpreter_alone`] runs all of them again without the translator.
 
 mod debugger;
+mod overwritten;
 mod signals;
 mod slots;
 mod told;
