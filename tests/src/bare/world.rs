@@ -166,7 +166,8 @@ impl Platform for BareWorld {
 
     fn write_msr(&mut self, state: &mut State, index: u32, value: u64) -> Result<(), Refusal> {
         match msr(state, index) {
-            Some(_) if !is_canonical(value) => Err(Refusal::Fault(Fault::GP0)),
+            // STAR is no address.
+            Some(_) if index != 0xc000_0081 && !is_canonical(value) => Err(Refusal::Fault(Fault::GP0)),
             Some(register) => {
                 *register = value;
                 Ok(())

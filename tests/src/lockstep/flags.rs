@@ -21,11 +21,12 @@ fn bits(iced: u32) -> u64 {
         .fold(0, |all, (_, ours)| all | ours)
 }
 
-/// Whether flags that were saved when they were undefined are so again when they are loaded.
+/// What is known of flags that are loaded from memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loaded {
     Defined,
-    AsBefore,
+    /// They may have been undefined when they were saved, long ago. The carry seldom is.
+    Anything,
 }
 
 /// Which flags are undefined behind the code, if those in `before` were in front of it.
@@ -81,7 +82,7 @@ fn behind(instr: &Instruction, before: u64, loaded: Loaded) -> u64 {
         Mnemonic::Iretq | Mnemonic::Popfq | Mnemonic::Sysretq
     );
     if loads {
-        return if loaded == Loaded::Defined { 0 } else { before };
+        return if loaded == Loaded::Defined { 0 } else { STATUS & !1 };
     }
     // Manuals call flags undefined behind a move to or from a control or debug register; no processor changes them.
     if instr.is_privileged() {

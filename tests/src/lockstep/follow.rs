@@ -258,7 +258,7 @@ impl<W: Twin> Follower<W> {
     /// The flags that the last blocks leave undefined.
     fn undefined(&self) -> u64 {
         let loaded = if self.forgives == Forgives::Images {
-            Loaded::AsBefore
+            Loaded::Anything
         } else {
             Loaded::Defined
         };

@@ -228,7 +228,8 @@ impl Platform for Board {
     fn write_msr(&mut self, state: &mut State, index: u32, value: u64) -> Result<(), Refusal> {
         self.requests += 1;
         match msr(state, index) {
-            Some(_) if !is_canonical(value) => Err(Refusal::Fault(Fault::GP0)),
+            // STAR is no address.
+            Some(_) if index != 0xc000_0081 && !is_canonical(value) => Err(Refusal::Fault(Fault::GP0)),
             Some(register) => {
                 *register = value;
                 Ok(())
