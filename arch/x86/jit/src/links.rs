@@ -16,6 +16,9 @@ use rustc_hash::FxHashMap;
 /// Address spaces whose active pages are remembered.
 const SPACES: usize = 8;
 
+/// No page.
+const NOWHERE: u32 = u32::MAX;
+
 /// A jump to another translation.
 pub struct Link {
     pub through: Through,
@@ -81,8 +84,9 @@ struct Epochs {
 #[derive(Default)]
 pub struct Links {
     links: Vec<Link>,
-    /// The first values of all words.
+    /// The first values of all words, and the page in whose list each was put last.
     words: Vec<u64>,
+    led_to: Vec<u32>,
     pages: Vec<Page>,
     by_key: FxHashMap<PageKey, u32>,
     epochs: Epochs,
@@ -107,6 +111,7 @@ impl Links {
     pub fn add(&mut self, links: impl Iterator<Item = Link>, words: Vec<u64>) {
         self.links.extend(links);
         self.words.extend(words);
+        self.led_to.resize(self.words.len(), NOWHERE);
     }
 
     /// The number of a page.
@@ -200,6 +205,10 @@ impl Links {
             Through::Word(n) => {
                 let word = link.word + n;
                 memory.set_word(word, code);
+                let Some(led_to) = self.led_to.get_mut(word).filter(|page| **page != to.page) else {
+                    return;
+                };
+                *led_to = to.page;
                 if let Some(page) = self.pages.get_mut(to.page as usize) {
                     page.words.push((word, code));
                 }
@@ -261,6 +270,11 @@ impl Links {
         self.pending = None;
         for number in 0..self.pages.len() as u32 {
             if self.pages[number as usize].key.physical == physical {
+                for (word, _) in &self.pages[number as usize].words {
+                    if let Some(led_to) = self.led_to.get_mut(*word) {
+                        *led_to = NOWHERE;
+                    }
+                }
                 let active = self.pages[number as usize].active;
                 self.deactivate(number, jumps, memory);
                 let page = &mut self.pages[number as usize];
