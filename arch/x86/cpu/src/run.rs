@@ -29,6 +29,10 @@ pub enum Leave {
         vector: u8,
         dr6: u64,
     },
+    /// Both: the client's single step was over a HLT.
+    HaltedAtStep {
+        dr6: u64,
+    },
     /// The instruction at RIP is beyond this processor's abilities.
     Unsupported,
     /// Guest memory could not be reached by the host, in this page.
@@ -258,8 +262,12 @@ impl Cpu {
         if has(Attention::POSTED) {
             return Some(leave.unwrap_or(Leave::Paused));
         }
-        if has(Attention::HALT) && leave.is_none() {
-            return Some(Leave::Halted);
+        if has(Attention::HALT) {
+            match leave {
+                None => return Some(Leave::Halted),
+                Some(Leave::Debug { dr6, .. }) => return Some(Leave::HaltedAtStep { dr6 }),
+                Some(_) => {}
+            }
         }
         if has(Attention::WINDOW) && leave.is_none() {
             return self.open_window();

@@ -177,16 +177,13 @@ fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, 
         Leave::Paused => Ok(Turn::Exit),
         Leave::Halted => Ok(halted(vcpu, s)),
         Leave::TripleFault => Ok(queue(s, Exit::Shutdown)),
-        Leave::Debug { vector, dr6 } => {
-            let (_, dr7) = s.cpu.core.debug_registers();
-            let debug = Exit::Debug {
-                exception: vector.into(),
-                pc: s.cpu.core.code_address(),
-                dr6: dr6 | ring3_x86_cpu::state::DR6_FIXED,
-                dr7,
-            };
-            Ok(queue(s, debug))
-        }
+        Leave::Debug { vector, dr6 } => Ok(debug(s, vector, dr6)),
+        // Without an interrupt controller of ours the client learns of the HLT only; else it learns of the step, and the
+        // processor halts all the same.
+        Leave::HaltedAtStep { dr6 } => Ok(match halted(vcpu, s) {
+            Turn::Exit => Turn::Exit,
+            Turn::Again => debug(s, ring3_x86_cpu::Vector::DB as u8, dr6),
+        }),
         Leave::Unsupported => {
             let failure = emulation_failure(vcpu, s);
             Ok(queue(s, failure))
@@ -201,6 +198,18 @@ fn queue(s: &mut VcpuState, exit: Exit) -> Turn {
 }
 
 /// HLT: ours to sleep on if the local APIC is ours, otherwise the client's.
+/// A debug exception that the client wants.
+fn debug(s: &mut VcpuState, vector: u8, dr6: u64) -> Turn {
+    let (_, dr7) = s.cpu.core.debug_registers();
+    let exit = Exit::Debug {
+        exception: vector.into(),
+        pc: s.cpu.core.code_address(),
+        dr6: dr6 | ring3_x86_cpu::state::DR6_FIXED,
+        dr7,
+    };
+    queue(s, exit)
+}
+
 fn halted(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
     if !apic::in_kernel(vcpu) {
         return queue(s, Exit::Halt);
