@@ -136,12 +136,23 @@ impl<W: Twin> Follower<W> {
 
     /// Goes on until the state is `place`, or, if the leader left its run loop there, until the same happens here.
     pub fn follow(&mut self, place: &State, leaders: &W, stage: Stage) -> Arrival {
-        let end = self.cpu.core.instructions + self.farthest;
-        let mut inside = false;
-        self.near_miss = None;
+        self.look_for_undefined();
+        let arrival = self.go_on(place, leaders, stage);
+        self.look_for_undefined();
+        arrival
+    }
+
+    /// Whether the last blocks leave flags undefined, which may then have gone anywhere.
+    fn look_for_undefined(&mut self) {
         if self.forgives == Forgives::Images {
             self.saw_undefined |= self.path.iter().any(|(rip, code)| flags::leaves_some(code, *rip));
         }
+    }
+
+    fn go_on(&mut self, place: &State, leaders: &W, stage: Stage) -> Arrival {
+        let end = self.cpu.core.instructions + self.farthest;
+        let mut inside = false;
+        self.near_miss = None;
         loop {
             if stage == Stage::Boundary
                 && self.is_at(place)
