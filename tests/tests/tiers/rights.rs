@@ -369,3 +369,35 @@ fn privileged_instructions_fault_at_level_3_however_hot() {
         assert_eq!(m.gpr(10), 7 * ROUNDS);
     });
 }
+
+#[test]
+fn hot_code_of_level_0_at_level_1() {
+    const CODE1: u64 = 0x38;
+    const DATA1: u64 = 0x40;
+    on_every_tier(|m| {
+        m.world.put(GDT + CODE1, 0x00af_bb00_0000_ffff);
+        m.world.put(GDT + DATA1, 0x00cf_b300_0000_ffff);
+        m.state().gdtr.limit = 0x47;
+        m.code(HANDLER, |a| {
+            a.cli()?;
+            a.ret()
+        });
+        m.code(START, |a| {
+            let mut top = a.create_label();
+            a.mov(ebx, ROUNDS as u32)?;
+            a.set_label(&mut top)?;
+            a.call(HANDLER)?;
+            a.dec(ebx)?;
+            a.jne(top)?;
+            a.push(DATA1 as i32 | 1)?;
+            a.push(STACK as i32)?;
+            a.push(2)?;
+            a.push(CODE1 as i32 | 1)?;
+            a.push(HANDLER as i32)?;
+            a.iretq()
+        });
+        // IOPL is zero.
+        let trap = m.trap();
+        assert_eq!((trap.vector, trap.rip, trap.cs), (13, HANDLER, CODE1 | 1));
+    });
+}

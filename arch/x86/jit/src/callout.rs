@@ -130,8 +130,7 @@ fn is_calm(core: &mut Core, stay: &Stay<'_>, but: u32) -> bool {
     let calm = core.attention.0 & !ignored == 0
         && stay.epochs == (core.epoch, core.global_epoch)
         && core.stale_code.is_empty()
-        && !core.is_careful()
-        && core.mode.code_bits == 64;
+        && !core.is_careful();
     if calm {
         core.attention.0 = 0;
     }
@@ -140,12 +139,12 @@ fn is_calm(core: &mut Core, stay: &Stay<'_>, but: u32) -> bool {
 
 /// Whether the next instruction's translation can follow.
 fn goes_on(core: &mut Core, stay: &Stay<'_>) -> Option<u32> {
-    (Setting::of(core) == stay.setting && is_calm(core, stay, 0)).then_some(GO_ON)
+    (Setting::of(core) == Some(stay.setting) && is_calm(core, stay, 0)).then_some(GO_ON)
 }
 
 /// Whether there is a translation where the operation led.
 fn goes_to(core: &mut Core, stay: &mut Stay<'_>) -> Option<u32> {
-    let setting = Setting::of(core);
+    let setting = Setting::of(core)?;
     if setting.level != stay.setting.level || stay.kick.load(Ordering::Relaxed) != 0 {
         return None;
     }

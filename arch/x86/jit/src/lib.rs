@@ -53,8 +53,12 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
+    /// `None` where nothing is translated: outside of 64-bit mode, and at levels 1 and 2.
     #[inline(always)]
-    pub fn of(core: &Core) -> Setting {
+    pub fn of(core: &Core) -> Option<Setting> {
+        if core.mode.code_bits != 64 || matches!(core.mode.cpl, 1 | 2) {
+            return None;
+        }
         let state = &core.state;
         let enabled = |components: u64| state.cr4 & CR4_OSXSAVE != 0 && state.xcr0 & components == components;
         let level = if state.cr0 & (CR0_EM | CR0_TS) != 0 || state.cr4 & CR4_OSFXSR == 0 {
@@ -66,10 +70,10 @@ impl Setting {
         } else {
             Level::Sse
         };
-        Setting {
+        Some(Setting {
             user: core.mode.cpl == 3,
             level,
-        }
+        })
     }
 }
 
@@ -409,10 +413,7 @@ impl Tier for Jit {
         world: &mut dyn World,
         kick: &AtomicU32,
     ) -> Option<Ended> {
-        if core.mode.code_bits != 64 || matches!(core.mode.cpl, 1 | 2) {
-            return None;
-        }
-        let setting = Setting::of(core);
+        let setting = Setting::of(core)?;
         self.revalidate(core, blocks, setting);
         let found = self.find(core, blocks, block, setting)?;
         self.links.enter(core, &found, &mut self.jumps, &mut self.memory);
