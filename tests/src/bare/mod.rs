@@ -12,7 +12,7 @@ pub mod tiers;
 pub mod world;
 
 use iced_x86::IcedError;
-use iced_x86::code_asm::CodeAssembler;
+use iced_x86::code_asm::{CodeAssembler, ebx};
 use places::*;
 use ring3_x86_cpu::state::*;
 use ring3_x86_cpu::{Cpu, Leave, State};
@@ -263,6 +263,21 @@ impl Machine {
     pub fn word(&self, gpa: u64) -> u64 {
         self.world.get(gpa)
     }
+}
+
+/// A loop that counts down in EBX, and then halts.
+pub fn repeat(
+    a: &mut CodeAssembler,
+    rounds: u32,
+    body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.mov(ebx, rounds)?;
+    a.set_label(&mut top)?;
+    body(a)?;
+    a.dec(ebx)?;
+    a.jne(top)?;
+    a.hlt()
 }
 
 /// Code that runs at `linear`.

@@ -94,6 +94,16 @@ fn msr(state: &mut State, index: u32) -> Option<&mut u64> {
     })
 }
 
+/// WRMSR to such a register.
+pub fn set_msr(register: &mut u64, index: u32, value: u64) -> Result<(), Refusal> {
+    // STAR is no address.
+    if index != 0xc000_0081 && !is_canonical(value) {
+        return Err(Refusal::Fault(Fault::GP0));
+    }
+    *register = value;
+    Ok(())
+}
+
 impl Default for BareWorld {
     fn default() -> BareWorld {
         BareWorld::new()
@@ -166,12 +176,7 @@ impl Platform for BareWorld {
 
     fn write_msr(&mut self, state: &mut State, index: u32, value: u64) -> Result<(), Refusal> {
         match msr(state, index) {
-            // STAR is no address.
-            Some(_) if index != 0xc000_0081 && !is_canonical(value) => Err(Refusal::Fault(Fault::GP0)),
-            Some(register) => {
-                *register = value;
-                Ok(())
-            }
+            Some(register) => set_msr(register, index, value),
             None => self.low.write_msr(state, index, value),
         }
     }

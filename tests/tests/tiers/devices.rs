@@ -2,7 +2,7 @@
 
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Build, Machine, on_every_tier};
+use ring3_tests::bare::{Build, Machine, on_every_tier, repeat};
 use ring3_x86_cpu::Leave;
 use ring3_x86_cpu::state::*;
 
@@ -60,19 +60,16 @@ fn reads_in_a_hot_loop() {
         on_every_tier(|m| {
             prepare(m);
             m.code(START, |a| {
-                let mut top = a.create_label();
-                a.mov(ebx, 30)?;
-                a.set_label(&mut top)?;
-                a.mov(eax, ebx)?;
-                a.cmp(eax, 7)?;
-                read(a)?;
-                // What the access left, and flags of its or of before.
-                a.lahf()?;
-                a.rol(r14, 3)?;
-                a.xor(r14, rax)?;
-                a.dec(ebx)?;
-                a.jne(top)?;
-                a.hlt()
+                repeat(a, 30, |a| {
+                    a.mov(eax, ebx)?;
+                    a.cmp(eax, 7)?;
+                    read(a)?;
+                    // What the access left, and flags of its or of before.
+                    a.lahf()?;
+                    a.rol(r14, 3)?;
+                    a.xor(r14, rax)?;
+                    Ok(())
+                })
             });
             assert!(serve(m, 0x8877_6655_1234_5678) >= 1);
         });
@@ -103,15 +100,12 @@ fn writes_in_a_hot_loop() {
         on_every_tier(|m| {
             prepare(m);
             m.code(START, |a| {
-                let mut top = a.create_label();
-                a.mov(ebx, 30)?;
-                a.set_label(&mut top)?;
-                a.cmp(ebx, 15)?;
-                write(a)?;
-                a.adc(r14, 0)?;
-                a.dec(ebx)?;
-                a.jne(top)?;
-                a.hlt()
+                repeat(a, 30, |a| {
+                    a.cmp(ebx, 15)?;
+                    write(a)?;
+                    a.adc(r14, 0)?;
+                    Ok(())
+                })
             });
             assert_eq!(serve(m, 0), 30);
             assert_eq!(m.gpr(14), 14, "the carry of the comparison");
@@ -157,17 +151,14 @@ fn operands_half_in_memory() {
             prepare(m);
             m.world.put(FRAME + PAGE - 8, 0x4433_2211_0000_0000);
             m.code(START, |a| {
-                let mut top = a.create_label();
-                a.mov(ebx, 25)?;
-                a.set_label(&mut top)?;
-                a.cmp(ebx, 7)?;
-                access(a)?;
-                a.lahf()?;
-                a.rol(r14, 3)?;
-                a.xor(r14, rax)?;
-                a.dec(ebx)?;
-                a.jne(top)?;
-                a.hlt()
+                repeat(a, 25, |a| {
+                    a.cmp(ebx, 7)?;
+                    access(a)?;
+                    a.lahf()?;
+                    a.rol(r14, 3)?;
+                    a.xor(r14, rax)?;
+                    Ok(())
+                })
             });
             assert!(serve(m, 0x8877_6655) >= 1);
         });
@@ -180,18 +171,15 @@ fn a_read_that_waits_for_its_answer_has_done_nothing() {
         prepare(m);
 
         m.code(START, |a| {
-            let mut top = a.create_label();
-            a.mov(ebx, 20)?;
-            a.set_label(&mut top)?;
-            a.inc(r13)?;
-            a.push(rbx)?;
-            a.cmp(bl, 0x80)?;
-            // RIP here is what the test looks at.
-            a.add(rax, qword_ptr(rdi))?;
-            a.pop(rdx)?;
-            a.dec(ebx)?;
-            a.jne(top)?;
-            a.hlt()
+            repeat(a, 20, |a| {
+                a.inc(r13)?;
+                a.push(rbx)?;
+                a.cmp(bl, 0x80)?;
+                // RIP here is what the test looks at.
+                a.add(rax, qword_ptr(rdi))?;
+                a.pop(rdx)?;
+                Ok(())
+            })
         });
         let mut rounds = 0;
         while m.run() == Leave::Paused {

@@ -5,14 +5,14 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Build, Machine, on_every_tier};
+use ring3_tests::bare::{Build, Machine, on_every_tier, repeat};
 use ring3_x86_cpu::state::*;
 
 /// A large linear page in a table of its own.
 pub const WINDOW: u64 = 0x80_0000_0000;
 /// What INVPCID is told.
 const DESCRIPTOR: u64 = 0x9000;
-const ROUNDS: i32 = 30;
+const ROUNDS: u32 = 30;
 
 /// Ways to invalidate the translation of the address in RDI. All may change RAX.
 pub const FLUSHES: [(&str, Build); 8] = [
@@ -234,25 +234,22 @@ fn a_large_page_is_split_and_joined() {
         (gpr[RSI], gpr[R8], gpr[R9]) = (directory, 0x20_0000 | P | W | PS, table | P | W);
         gpr[RDI] = WINDOW;
         m.code(START, |a| {
-            let mut top = a.create_label();
-            a.mov(ebx, ROUNDS)?;
-            a.set_label(&mut top)?;
-            for (register, expected) in [(r9, 2), (r8, 1)] {
-                a.mov(qword_ptr(rsi), register)?;
-                // Any address in the large page stands for all of it, but a small page only for itself.
-                if expected == 2 {
-                    a.invlpg(byte_ptr(rdi))?;
-                } else {
-                    a.mov(rax, cr3)?;
-                    a.mov(cr3, rax)?;
+            repeat(a, ROUNDS, |a| {
+                for (register, expected) in [(r9, 2), (r8, 1)] {
+                    a.mov(qword_ptr(rsi), register)?;
+                    // Any address in the large page stands for all of it, but a small page only for itself.
+                    if expected == 2 {
+                        a.invlpg(byte_ptr(rdi))?;
+                    } else {
+                        a.mov(rax, cr3)?;
+                        a.mov(cr3, rax)?;
+                    }
+                    a.mov(eax, dword_ptr(rdi + 0x50 * PAGE as i32))?;
+                    a.xor(eax, expected)?;
+                    a.add(r10, rax)?;
                 }
-                a.mov(eax, dword_ptr(rdi + 0x50 * PAGE as i32))?;
-                a.xor(eax, expected)?;
-                a.add(r10, rax)?;
-            }
-            a.dec(ebx)?;
-            a.jne(top)?;
-            a.hlt()
+                Ok(())
+            })
         });
         m.halt();
         assert_eq!(m.gpr(10), 0);
@@ -268,24 +265,21 @@ fn accessed_and_dirty_bits_come_back() {
         on_every_tier(|m| {
             prepare(m, pages, P | W);
             m.code(START, |a| {
-                let mut top = a.create_label();
-                a.mov(ebx, ROUNDS)?;
-                a.set_label(&mut top)?;
-                a.and(qword_ptr(rsi), !(A | D) as i32)?;
-                a.invlpg(byte_ptr(rdi))?;
-                a.mov(eax, dword_ptr(rdi))?;
-                a.mov(eax, dword_ptr(rsi))?;
-                a.and(eax, (A | D) as i32)?;
-                a.xor(eax, A as i32)?;
-                a.add(r10, rax)?;
-                a.mov(dword_ptr(rdi), ebx)?;
-                a.mov(eax, dword_ptr(rsi))?;
-                a.and(eax, (A | D) as i32)?;
-                a.xor(eax, (A | D) as i32)?;
-                a.add(r10, rax)?;
-                a.dec(ebx)?;
-                a.jne(top)?;
-                a.hlt()
+                repeat(a, ROUNDS, |a| {
+                    a.and(qword_ptr(rsi), !(A | D) as i32)?;
+                    a.invlpg(byte_ptr(rdi))?;
+                    a.mov(eax, dword_ptr(rdi))?;
+                    a.mov(eax, dword_ptr(rsi))?;
+                    a.and(eax, (A | D) as i32)?;
+                    a.xor(eax, A as i32)?;
+                    a.add(r10, rax)?;
+                    a.mov(dword_ptr(rdi), ebx)?;
+                    a.mov(eax, dword_ptr(rsi))?;
+                    a.and(eax, (A | D) as i32)?;
+                    a.xor(eax, (A | D) as i32)?;
+                    a.add(r10, rax)?;
+                    Ok(())
+                })
             });
             m.halt();
             assert_eq!(m.gpr(10), 0);

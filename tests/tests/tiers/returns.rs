@@ -134,21 +134,29 @@ fn in_another_address_space() {
     }
 }
 
+/// The function changes the entry of the caller's page, once.
+fn changes_in_round_5(
+    m: &mut Machine,
+    change: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>,
+) {
+    m.code(FUNCTION, |a| {
+        let mut stay = a.create_label();
+        a.cmp(r12d, 5)?;
+        a.jne(stay)?;
+        change(a)?;
+        a.mov(rax, CALLER)?;
+        a.invlpg(byte_ptr(rax))?;
+        a.set_label(&mut stay)?;
+        a.ret()
+    });
+}
+
 #[test]
 fn whose_page_is_gone() {
     // The fault is the return's target's, not the return's.
     on_every_tier(|m| {
         let entry = two_callers(m);
-        m.code(FUNCTION, |a| {
-            let mut stay = a.create_label();
-            a.cmp(r12d, 5)?;
-            a.jne(stay)?;
-            a.mov(qword_ptr(entry), 0)?;
-            a.mov(rax, CALLER)?;
-            a.invlpg(byte_ptr(rax))?;
-            a.set_label(&mut stay)?;
-            a.ret()
-        });
+        changes_in_round_5(m, |a| a.mov(qword_ptr(entry), 0));
         let trap = m.trap();
         assert_eq!((trap.vector, trap.error), (14, 0x10));
         assert_eq!((trap.rip, trap.cr2, trap.rsp), (CALLER + 3, CALLER + 3, STACK));
@@ -160,16 +168,7 @@ fn whose_page_is_gone() {
 fn whose_page_must_not_be_executed_any_more() {
     on_every_tier(|m| {
         let entry = two_callers(m);
-        m.code(FUNCTION, |a| {
-            let mut stay = a.create_label();
-            a.cmp(r12d, 5)?;
-            a.jne(stay)?;
-            a.bts(qword_ptr(entry), 63)?;
-            a.mov(rax, CALLER)?;
-            a.invlpg(byte_ptr(rax))?;
-            a.set_label(&mut stay)?;
-            a.ret()
-        });
+        changes_in_round_5(m, |a| a.bts(qword_ptr(entry), 63));
         let trap = m.trap();
         assert_eq!((trap.vector, trap.error, trap.rip), (14, 0x11, CALLER + 3));
     });

@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Build, Machine, on_every_tier};
+use ring3_tests::bare::{self, Build, Machine, on_every_tier};
 use ring3_x86_cpu::state::*;
 
 const ROUNDS: u64 = 40;
@@ -38,14 +38,8 @@ fn count_and_skip(m: &mut Machine, skip: i32) {
 
 fn repeat(m: &mut Machine, body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) {
     m.code(START, |a| {
-        let mut top = a.create_label();
-        a.mov(ebx, ROUNDS as u32)?;
         a.mov(rdi, USER_DATA)?;
-        a.set_label(&mut top)?;
-        body(a)?;
-        a.dec(ebx)?;
-        a.jne(top)?;
-        a.hlt()
+        bare::repeat(a, ROUNDS as u32, body)
     });
 }
 

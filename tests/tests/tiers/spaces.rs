@@ -5,10 +5,10 @@ use crate::page_edits::WINDOW;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use ring3_tests::bare::places::*;
-use ring3_tests::bare::{Build, Machine, on_every_tier};
+use ring3_tests::bare::{Build, Machine, on_every_tier, repeat};
 use ring3_x86_cpu::state::*;
 
-const ROUNDS: i32 = 40;
+const ROUNDS: u32 = 40;
 const DESCRIPTOR: u64 = 0x9000;
 /// Bit 63 of a value for CR3: keep the translations of the PCID.
 const KEEP: u64 = 1 << 63;
@@ -104,20 +104,17 @@ fn pages_that_both_have_stay_one_page() {
         let entries = spaces(m, 2, true);
         m.world.put(entries[1], DATA | P | W);
         m.code(START, |a| {
-            let mut top = a.create_label();
-            a.mov(ebx, ROUNDS)?;
             a.mov(r12, WINDOW)?;
             a.mov(r9, KEEP)?;
-            a.set_label(&mut top)?;
-            for n in 0..2 {
-                a.mov(rax, qword_ptr(ROOTS + 8 * n))?;
-                a.or(rax, r9)?;
-                a.mov(cr3, rax)?;
-                a.add(qword_ptr(r12), n as i32 + 1)?;
-            }
-            a.dec(ebx)?;
-            a.jne(top)?;
-            a.hlt()
+            repeat(a, ROUNDS, |a| {
+                for n in 0..2 {
+                    a.mov(rax, qword_ptr(ROOTS + 8 * n))?;
+                    a.or(rax, r9)?;
+                    a.mov(cr3, rax)?;
+                    a.add(qword_ptr(r12), n as i32 + 1)?;
+                }
+                Ok(())
+            })
         });
         m.halt();
         assert_eq!(m.word(DATA), 1 + 3 * ROUNDS as u64);
@@ -194,24 +191,21 @@ fn an_entry_changed_from_another_space() {
 }
 
 fn edit_from_afar(a: &mut CodeAssembler, flush: Build) -> Result<(), IcedError> {
-    let mut top = a.create_label();
-    a.mov(ebx, ROUNDS)?;
     a.mov(r12, WINDOW)?;
     a.mov(ebp, 2)?;
-    a.set_label(&mut top)?;
-    // Space 1 knows the page.
-    enter(a, 1, true)?;
-    a.mov(eax, dword_ptr(r12))?;
-    enter(a, 0, true)?;
-    a.xor(qword_ptr(rsi), r8)?;
-    a.xor(ebp, 7)?;
-    flush(a)?;
-    a.mov(eax, dword_ptr(r12))?;
-    a.xor(eax, ebp)?;
-    a.add(r10, rax)?;
-    a.dec(ebx)?;
-    a.jne(top)?;
-    a.hlt()
+    repeat(a, ROUNDS, |a| {
+        // Space 1 knows the page.
+        enter(a, 1, true)?;
+        a.mov(eax, dword_ptr(r12))?;
+        enter(a, 0, true)?;
+        a.xor(qword_ptr(rsi), r8)?;
+        a.xor(ebp, 7)?;
+        flush(a)?;
+        a.mov(eax, dword_ptr(r12))?;
+        a.xor(eax, ebp)?;
+        a.add(r10, rax)?;
+        Ok(())
+    })
 }
 
 #[test]

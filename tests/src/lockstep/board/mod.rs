@@ -8,13 +8,13 @@ mod pic;
 mod pit;
 
 use super::Twin;
+use crate::bare::world::set_msr;
 use pic::Pics;
 use pit::Pit;
 use ring3_host::addr::GuestPhys;
-use ring3_x86_cpu::mmu::access::is_canonical;
 use ring3_x86_cpu::state::{FS, GS};
 use ring3_x86_cpu::testing::TestWorld;
-use ring3_x86_cpu::{Access, Backing, Fault, Memory, Pause, Platform, Ports, Posted, Refusal, State};
+use ring3_x86_cpu::{Access, Backing, Memory, Pause, Platform, Ports, Posted, Refusal, State};
 
 /// What a look at the clock takes.
 const LOOK: u64 = 64;
@@ -228,12 +228,7 @@ impl Platform for Board {
     fn write_msr(&mut self, state: &mut State, index: u32, value: u64) -> Result<(), Refusal> {
         self.requests += 1;
         match msr(state, index) {
-            // STAR is no address.
-            Some(_) if index != 0xc000_0081 && !is_canonical(value) => Err(Refusal::Fault(Fault::GP0)),
-            Some(register) => {
-                *register = value;
-                Ok(())
-            }
+            Some(register) => set_msr(register, index, value),
             None => self.memory.write_msr(state, index, value),
         }
     }

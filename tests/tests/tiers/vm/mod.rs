@@ -10,7 +10,10 @@ mod slots;
 mod told;
 mod two_processors;
 
+use iced_x86::code_asm::*;
 use ring3_client::{Vcpu, VcpuExit};
+use ring3_tests::bare::guest::Guest;
+use ring3_tests::bare::places::*;
 use std::process::Command;
 
 #[test]
@@ -26,6 +29,30 @@ fn the_interpreter_alone() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
+}
+
+/// Calls between two exits of [`caller`]: hot enough for any translator.
+const CALLS: u64 = 40;
+
+/// A guest that calls the function at `at` over and over, and writes the sums to a port.
+fn caller(at: u64) -> Guest {
+    let mut guest = Guest::new(1);
+    guest.code(START, |a| {
+        let (mut forever, mut top) = (a.create_label(), a.create_label());
+        a.mov(r15, at)?;
+        a.set_label(&mut forever)?;
+        a.xor(ebx, ebx)?;
+        a.mov(ecx, CALLS as u32)?;
+        a.set_label(&mut top)?;
+        a.call(r15)?;
+        a.add(ebx, eax)?;
+        a.dec(ecx)?;
+        a.jne(top)?;
+        a.mov(eax, ebx)?;
+        a.out(0x10, eax)?;
+        a.jmp(forever)
+    });
+    guest
 }
 
 /// Runs until the guest writes to a port, and returns what it wrote.

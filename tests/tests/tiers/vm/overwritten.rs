@@ -1,7 +1,6 @@
 //! Code that the client overwrites between two runs: by its own stores, by a file's contents, by throwing pages away.
 
-use super::port;
-use iced_x86::code_asm::*;
+use super::{CALLS, caller, port};
 use ring3_host::testing::ClientMemory;
 use ring3_tests::bare::guest::Guest;
 use ring3_tests::bare::places::*;
@@ -13,34 +12,11 @@ const ROUNDS: u64 = 30;
 const FUNCTION: u64 = 0x20_0000;
 const SLOT: u64 = 0x1000_0000;
 const WINDOW: u64 = 0x80_0000_0000;
-/// Calls between two exits: hot enough for any translator.
-const CALLS: u64 = 40;
 
 /// MOV EAX, value; RET
 fn function(value: u64) -> [u8; 6] {
     let [a, b, c, d, ..] = value.to_le_bytes();
     [0xb8, a, b, c, d, 0xc3]
-}
-
-/// A guest that calls the function over and over, and writes the sums to a port.
-fn caller(at: u64) -> Guest {
-    let mut guest = Guest::new(1);
-    guest.code(START, |a| {
-        let (mut forever, mut top) = (a.create_label(), a.create_label());
-        a.mov(r15, at)?;
-        a.set_label(&mut forever)?;
-        a.xor(ebx, ebx)?;
-        a.mov(ecx, CALLS as u32)?;
-        a.set_label(&mut top)?;
-        a.call(r15)?;
-        a.add(ebx, eax)?;
-        a.dec(ecx)?;
-        a.jne(top)?;
-        a.mov(eax, ebx)?;
-        a.out(0x10, eax)?;
-        a.jmp(forever)
-    });
-    guest
 }
 
 /// A slot of the client's private memory, mapped at [`WINDOW`].

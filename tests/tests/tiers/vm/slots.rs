@@ -200,23 +200,8 @@ fn a_slot_moves_while_it_is_used() {
 
 #[test]
 fn two_slots_of_code_change_places() {
-    let mut guest = Guest::new(1);
+    let mut guest = super::caller(WINDOW);
     guest.map(WINDOW, SLOT, P | W, Size::Small);
-    guest.code(START, |a| {
-        let (mut forever, mut top) = (a.create_label(), a.create_label());
-        a.mov(rdi, WINDOW)?;
-        a.set_label(&mut forever)?;
-        a.mov(ecx, 40)?;
-        a.xor(ebx, ebx)?;
-        a.set_label(&mut top)?;
-        a.call(rdi)?;
-        a.add(ebx, eax)?;
-        a.dec(ecx)?;
-        a.jne(top)?;
-        a.mov(eax, ebx)?;
-        a.out(0x10, eax)?;
-        a.jmp(forever)
-    });
     let memories: Vec<Memory> = (1..=2u8)
         .map(|value| {
             let memory = Memory::new(4096).expect("memory");
@@ -234,6 +219,6 @@ fn two_slots_of_code_change_places() {
             .vm
             .add_memory(2, ELSEWHERE, &memories[1 - n % 2], 0)
             .expect("a slot");
-        assert_eq!(super::port(guest.vcpu()), 40 * (n as u64 % 2 + 1));
+        assert_eq!(super::port(guest.vcpu()), super::CALLS * (n as u64 % 2 + 1));
     }
 }
