@@ -112,8 +112,8 @@ fn end(core: &mut Core, site: &Site, done: Step) -> Ended {
     }
 }
 
-/// The words that an operation may have changed the meaning of.
-fn prepare(core: &mut Core) {
+/// Has the words say what the processor's state is, which an operation may have changed.
+pub(crate) fn prepare(core: &mut Core) {
     let words = &mut core.tier;
     words[word::ASIDE] = to_aside(core.state.flags.arithmetic());
     words[word::TABLE] = core.mmu.table_address();

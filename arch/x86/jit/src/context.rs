@@ -4,6 +4,7 @@
 //! for it.
 
 use crate::emit::Reg;
+use crate::translate::Touch;
 use ring3_x86_cpu::Core;
 use ring3_x86_cpu::core::TIER_WORDS;
 use std::mem::offset_of;
@@ -55,52 +56,71 @@ words! {
     SHADOW_TOP = 20,
     SHADOW_LIMIT = 21,
     SHADOW_RSP = 22,
-    /// The page of the guest's stack that was looked up last: its linear address, and where it is in the host.
-    STACK_TAG = 23,
-    STACK_PAGE = 24,
     /// The site of the return that was executed last.
-    RETURN = 25,
+    RETURN = 23,
     /// What the last operation that makes flags found, if it is gone.
-    VALUE = 26,
+    VALUE = 24,
     /// Of a string operation: where the destination ends in the host, or the element that is moved.
-    STRING_END = 27,
-}
-
-/// Pages that accesses of loops were in last, a pair of words each as [`STACK_TAG`] and [`STACK_PAGE`] are: first of loads,
-/// then of stores.
-pub const STREAMS: usize = 4;
-const FIRST_STREAM: usize = 48;
-const _: () = assert!(FIRST_STREAM + 4 * STREAMS <= TIER_WORDS);
-
-/// The words of such a page: its tag, and where it is in the host.
-pub fn stream(number: usize) -> (usize, usize) {
-    let tag = offset_of!(Core, tier) + 8 * (FIRST_STREAM + 2 * number);
-    (tag, tag + 8)
-}
-
-/// Forgets the pages that were looked up last.
-#[inline(always)]
-pub fn forget_pages(words: &mut [u64; TIER_WORDS]) {
-    words[word::STACK_TAG] = NO_STACK;
-    words[word::STACK_PAGE] = 0;
-    for pair in words[FIRST_STREAM..FIRST_STREAM + 4 * STREAMS].chunks_exact_mut(2) {
-        pair[0] = NO_STACK;
-        pair[1] = 0;
-    }
+    STRING_END = 25,
 }
 
 /// The first of the words that hold where groups of accesses are in the host.
-const FIRST_GROUP: usize = 32;
-const _: () = assert!(FIRST_GROUP + crate::groups::MOST <= TIER_WORDS);
+const FIRST_GROUP: usize = 28;
+const _: () = assert!(word::STRING_END < FIRST_GROUP);
 
 /// The word of a group.
 pub fn group(number: usize) -> usize {
     offset_of!(Core, tier) + 8 * (FIRST_GROUP + number)
 }
 
-/// A [`STACK_TAG`] that only an address matches which is not canonical. Then [`STACK_PAGE`] is zero, where nothing is
-/// mapped, so that the access faults and takes its slow way.
-pub const NO_STACK: u64 = 0x0000_8000_0000_0000;
+/// A page that was looked up last: a pair of words, its linear address (the tag) and where it is in the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastPage {
+    /// That of the guest's stack.
+    Stack,
+    /// Those that a loop's loads and stores were in; the number is less than [`STREAMS`].
+    Loads(usize),
+    Stores(usize),
+}
+
+/// Loads of a loop, and stores, that have a page of their own.
+pub const STREAMS: usize = 4;
+const FIRST_PAGE: usize = FIRST_GROUP + crate::groups::MOST;
+const PAGE_WORDS: usize = 2 * (1 + 2 * STREAMS);
+const _: () = assert!(FIRST_PAGE + PAGE_WORDS <= TIER_WORDS);
+
+impl LastPage {
+    pub fn tag(self) -> usize {
+        let number = match self {
+            LastPage::Stack => 0,
+            LastPage::Loads(n) => 1 + n,
+            LastPage::Stores(n) => 1 + STREAMS + n,
+        };
+        offset_of!(Core, tier) + 8 * (FIRST_PAGE + 2 * number)
+    }
+
+    pub fn host(self) -> usize {
+        self.tag() + 8
+    }
+
+    /// The kind of access that it is good for. The stack is most often written.
+    pub fn touch(self) -> Touch {
+        match self {
+            LastPage::Loads(_) => Touch::Read,
+            LastPage::Stack | LastPage::Stores(_) => Touch::Write,
+        }
+    }
+}
+
+/// Forgets the pages that were looked up last. Only an address matches then that is not canonical; the page is zero, where
+/// nothing is mapped, so that the access faults and takes its slow way.
+#[inline(always)]
+pub fn forget_pages(words: &mut [u64; TIER_WORDS]) {
+    for pair in words[FIRST_PAGE..FIRST_PAGE + PAGE_WORDS].chunks_exact_mut(2) {
+        pair[0] = 0x0000_8000_0000_0000;
+        pair[1] = 0;
+    }
+}
 
 /// Values of [`EXIT_KIND`].
 pub const EXIT_LOOKUP: u64 = 0;

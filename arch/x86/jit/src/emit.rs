@@ -102,10 +102,19 @@ impl Emitter {
         Ok(())
     }
 
+    /// An instruction whose operand is GS:[offset]: what comes before its ModRM byte, the field in that byte, and what follows the
+    /// address.
+    pub fn on_gs(&mut self, opcode: &[u8], field: u8, offset: usize, immediate: &[u8]) {
+        self.raw(&[0x65]);
+        self.raw(opcode);
+        self.raw(&[field << 3 | 4, 0x25]);
+        self.imm32(offset as i32);
+        self.raw(immediate);
+    }
+
     /// An instruction with `reg` and GS:[offset] as its operands, 64 bits wide.
     fn gs(&mut self, opcode: u8, reg: Reg, offset: usize) {
-        self.raw(&[0x65, 0x48 | reg.high() << 2, opcode, reg.low() << 3 | 4, 0x25]);
-        self.imm32(offset as i32);
+        self.on_gs(&[0x48 | reg.high() << 2, opcode], reg.low(), offset, &[]);
     }
 
     /// reg = GS:[offset]
@@ -135,9 +144,7 @@ impl Emitter {
 
     /// GS:[offset] = value, sign-extended to 64 bits.
     pub fn store_constant(&mut self, offset: usize, value: i32) {
-        self.raw(&[0x65, 0x48, 0xc7, 0x04, 0x25]);
-        self.imm32(offset as i32);
-        self.imm32(value);
+        self.on_gs(&[0x48, 0xc7], 0, offset, &value.to_le_bytes());
     }
 
     /// Compares reg, 64 bits, with a value that is sign-extended.
@@ -184,8 +191,7 @@ impl Emitter {
 
     /// JMP GS:[offset]
     pub fn jump_through(&mut self, offset: usize) {
-        self.raw(&[0x65, 0xff, 0x24, 0x25]);
-        self.imm32(offset as i32);
+        self.on_gs(&[0xff], 4, offset, &[]);
     }
 
     /// An instruction with `reg` and [base + displacement] as its operands, 64 bits wide. `base` is neither RSP nor R12.
@@ -306,8 +312,7 @@ impl Emitter {
 
     /// CALL GS:[offset]
     pub fn call_through(&mut self, offset: usize) {
-        self.raw(&[0x65, 0xff, 0x14, 0x25]);
-        self.imm32(offset as i32);
+        self.on_gs(&[0xff], 2, offset, &[]);
     }
 
     /// Calls or jumps to an absolute address within reach.

@@ -3,6 +3,7 @@
 
 use crate::context::{VALUE, home};
 use crate::emit::{Emitter, R13, R14, Reg};
+use crate::registers::is_high_byte;
 use crate::stubs;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Mnemonic, OpKind, Register, RflagsBits};
 
@@ -104,11 +105,7 @@ impl Places {
 impl Maker {
     /// The maker of what a host instruction without scratch registers leaves.
     pub fn of(instr: &Instruction) -> Option<Maker> {
-        let plain = |k: u32| match instr.op_kind(k) {
-            OpKind::Register => is_plain(instr.op_register(k)),
-            OpKind::Memory => false,
-            _ => true,
-        };
+        let plain = |k| is_plain_operand(instr, k);
         let stays = |k: u32| plain(k) || instr.op_kind(k) == OpKind::Memory && is_home(instr);
         let register = instr.op0_register();
         match instr.mnemonic() {
@@ -247,11 +244,7 @@ impl Maker {
             Mnemonic::Imul => instr.op_count() == 2,
             _ => false,
         };
-        let plain = (0..instr.op_count()).all(|k| match instr.op_kind(k) {
-            OpKind::Register => is_plain(instr.op_register(k)),
-            OpKind::Memory => false,
-            _ => true,
-        });
+        let plain = (0..instr.op_count()).all(|k| is_plain_operand(instr, k));
         let again =
             last == 0 || instr.op_kind(last) != OpKind::Register || instr.op_register(last) != register;
         if !known || !plain || !again || Use::of(instr) != Use::Writes {
@@ -329,11 +322,16 @@ fn is_home(instr: &Instruction) -> bool {
 
 /// A general register, but not AH or its kin.
 fn is_plain(register: Register) -> bool {
-    register.is_gpr()
-        && !matches!(
-            register,
-            Register::AH | Register::BH | Register::CH | Register::DH
-        )
+    register.is_gpr() && !is_high_byte(register)
+}
+
+/// A constant, or such a register.
+fn is_plain_operand(instr: &Instruction, k: u32) -> bool {
+    match instr.op_kind(k) {
+        OpKind::Register => is_plain(instr.op_register(k)),
+        OpKind::Memory => false,
+        _ => true,
+    }
 }
 
 /// What an instruction does with the flags it finds.
@@ -387,19 +385,6 @@ fn written_surely(instr: &Instruction) -> u32 {
         }
     }
     instr.rflags_modified() & ARITHMETIC
-}
-
-/// Whether a branch stays in its segment.
-pub fn is_near_branch(instr: &Instruction) -> bool {
-    instr.is_jcc_short_or_near()
-        || instr.is_jmp_short_or_near()
-        || instr.is_call_near()
-        || instr.is_call_near_indirect()
-        || instr.is_jmp_near_indirect()
-        || instr.is_loopcc()
-        || instr.is_loop()
-        || instr.is_jcx_short()
-        || matches!(instr.code(), Code::Retnq | Code::Retnq_imm16)
 }
 
 #[cfg(test)]

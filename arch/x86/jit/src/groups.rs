@@ -4,15 +4,13 @@
 //! where pushes, pops and sums with constants move it. If the span is not to be had at once (it may cross a page, or not be
 //! mapped), the first access takes its slow way and leaves the translation.
 //!
-//! Nothing is shared across a call: what the callee does to translations is not known. What a loop does not change is looked up
+//! Nothing is shared across a call or what may void translations. What a loop does not change is looked up
 //! before its second copy.
 
-use crate::callout::Kind;
+use crate::registers;
 use crate::trace::{End, Step, Trace};
 use crate::translate::Touch;
-use iced_x86::{
-    Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 /// Groups in a trace.
 pub const MOST: usize = 16;
@@ -58,33 +56,22 @@ struct Open {
 }
 
 /// The registers' versions, and how far RSP has moved since its last.
+#[derive(Default)]
 struct Versions {
     of: [u32; 16],
     moved: i64,
 }
 
 impl Versions {
-    fn step(&mut self, instr: &Instruction, info: &mut InstructionInfoFactory) {
-        if matches!(
-            instr.flow_control(),
-            FlowControl::Call | FlowControl::IndirectCall
-        ) {
+    fn step(&mut self, step: &Step, info: &mut InstructionInfoFactory) {
+        if step.is_barrier() {
             self.bump_all(|_| true);
             return;
         }
-        match moves_stack(instr) {
-            Some(by) => {
-                self.moved += by;
-                bump(instr, info, &mut self.of, Some(RSP));
-            }
-            None => {
-                let before = self.of[RSP];
-                bump(instr, info, &mut self.of, None);
-                if self.of[RSP] != before {
-                    self.moved = 0;
-                }
-            }
-        }
+        let moved = moves_stack(&step.instr);
+        let written = registers::written(&step.instr, info);
+        self.bump_all(|register| written[register] && (register != RSP || moved.is_none()));
+        self.moved += moved.unwrap_or(0);
     }
 
     fn bump_all(&mut self, which: impl Fn(usize) -> bool) {
@@ -97,20 +84,13 @@ impl Versions {
     }
 }
 
-/// The registers that these steps change; all, if they call.
+/// The registers that these steps change.
 fn changed(steps: &[Step], info: &mut InstructionInfoFactory) -> [bool; 16] {
-    let mut versions = Versions {
-        of: [0; 16],
-        moved: 0,
-    };
-    let mut stack = false;
+    let mut versions = Versions::default();
     for step in steps {
-        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
-            versions.bump_all(|_| true);
-        }
-        stack |= moves_stack(&step.instr).is_some();
-        versions.step(&step.instr, info);
+        versions.step(step, info);
     }
+    let stack = steps.iter().any(|step| moves_stack(&step.instr).is_some());
     std::array::from_fn(|register| versions.of[register] != 0 || register == RSP && stack)
 }
 
@@ -121,20 +101,9 @@ pub fn wild(trace: &Trace, info: &mut InstructionInfoFactory) -> [bool; 16] {
     };
     let mut wild = [false; 16];
     for step in &trace.steps[first..] {
-        if step.kind() != Kind::Plain && step.kind() != Kind::Branches
-            || matches!(
-                step.instr.flow_control(),
-                FlowControl::Call | FlowControl::IndirectCall
-            )
-        {
-            return [true; 16];
-        }
-        let mut versions = Versions {
-            of: [0; 16],
-            moved: 0,
-        };
-        versions.step(&step.instr, info);
-        let by_constant = is_step(&step.instr).map(|register| register.full_register().number());
+        let mut versions = Versions::default();
+        versions.step(step, info);
+        let by_constant = is_step(&step.instr).map(registers::number);
         for register in (0..16).filter(|register| Some(*register) != by_constant) {
             wild[register] |= versions.of[register] != 0;
         }
@@ -169,24 +138,18 @@ fn is_step(instr: &Instruction) -> Option<Register> {
 /// The groups of a trace, and for each instruction its part in one.
 pub fn plan(trace: &Trace, info: &mut InstructionInfoFactory) -> (Vec<Group>, Vec<Option<Member>>) {
     let steps = &trace.steps;
-    let mut versions = Versions {
-        of: [0; 16],
-        moved: 0,
-    };
+    let mut versions = Versions::default();
     let mut open: Vec<Open> = Vec::new();
     for (n, step) in steps.iter().enumerate() {
         if trace.end == End::Loop(n) {
             let changed = changed(&steps[n..], info);
             versions.bump_all(|register| changed[register]);
         }
-        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
-            versions.bump_all(|_| true);
-        }
         if let Some(access) = access(&step.instr, info) {
             let delta = if access.base == RSP { versions.moved } else { 0 };
             collect(&mut open, n, &access, versions.of[access.base], delta);
         }
-        versions.step(&step.instr, info);
+        versions.step(step, info);
     }
     let mut groups = Vec::new();
     let mut members = vec![None; steps.len()];
@@ -300,25 +263,6 @@ pub fn moves_stack(instr: &Instruction) -> Option<i64> {
         Code::Add_rm64_imm8 | Code::Add_rm64_imm32 if on_rsp => Some(instr.immediate(1) as i64),
         Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 if on_rsp => Some(-(instr.immediate(1) as i64)),
         _ => None,
-    }
-}
-
-/// Notes the registers that an instruction changes, but for one.
-fn bump(
-    instr: &Instruction,
-    info: &mut InstructionInfoFactory,
-    versions: &mut [u32; 16],
-    except: Option<usize>,
-) {
-    for used in info.info(instr).used_registers() {
-        let register = used.register();
-        let written = !matches!(
-            used.access(),
-            OpAccess::Read | OpAccess::CondRead | OpAccess::None
-        );
-        if written && register.is_gpr() && Some(register.full_register().number()) != except {
-            versions[register.full_register().number()] += 1;
-        }
     }
 }
 

@@ -7,11 +7,12 @@
 //!
 //! * [`trace`]: which blocks are translated together; [`translate`](mod@translate): a trace to host code; [`flags`] says where
 //!   flags are, [`groups`] which accesses share a lookup; [`emit`] writes instructions.
+//! * [`links`]: jumps from page to page, and while they hold; [`callout`]: the operations that handlers do.
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
-//! Not supported, and left to the interpreter: code that is not 64-bit, or at level 1 or 2; blocks whose only instruction crosses a page. x87 and
-//! MMX instructions are callouts.
+//! Not supported, and left to the interpreter: code that is not 64-bit, or at level 1 or 2; blocks whose only instruction
+//! crosses a page. x87 and MMX instructions are callouts.
 
 mod callout;
 mod context;
@@ -21,18 +22,19 @@ mod flags;
 mod groups;
 mod links;
 mod memory;
+mod registers;
 mod stubs;
 mod trace;
 mod translate;
 
 use crate::callout::{Site, Stay};
-use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, forget_pages, from_aside, to_aside, word};
+use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, forget_pages, from_aside, word};
 use crate::links::{Link, Links, PageKey, Translation};
 use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::mmu::access::is_canonical;
-use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, FS, GS, RSP};
+use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RSP};
 use ring3_x86_cpu::{Core, Ended, Fault, Tier, World};
 use std::sync::atomic::AtomicU32;
 use translate::{Level, Source};
@@ -130,10 +132,7 @@ impl Jit {
 
     /// As [`Jit::new`], translating every block at once: for tests.
     pub fn eager() -> Option<Jit> {
-        Some(Jit {
-            threshold: 1,
-            ..Jit::new()?
-        })
+        Jit::after(1)
     }
 
     /// As [`Jit::eager`], but when a block was interpreted as often as `threshold` says.
@@ -246,13 +245,9 @@ impl Jit {
         for (n, first) in made.words.iter().enumerate() {
             self.memory.set_word(first_word + n, *first);
         }
-        let links = made.links.into_iter().map(|link| Link {
-            through: link.through,
+        let links = made.links.into_iter().map(|jump| Link {
+            jump,
             word: first_word,
-            target: link.target,
-            backward: link.backward,
-            host: link.host,
-            aside: link.aside,
             setting,
         });
         self.links.add(links, made.words);
@@ -269,11 +264,7 @@ impl Jit {
                 physical: blocks.page_of(index),
                 setting,
             }),
-            wants: made.entries.wants,
-            host: made.entries.host,
-            aside: made.entries.aside,
-            checked_host: made.entries.checked_host,
-            checked_aside: made.entries.checked_aside,
+            entries: made.entries,
         };
         self.links.add_entry(&translation);
         self.translations.push(translation);
@@ -297,15 +288,12 @@ impl Jit {
             epochs: (core.epoch, core.global_epoch),
             ended: None,
         };
+        callout::prepare(core);
         let words = &mut core.tier;
-        words[word::ASIDE] = to_aside(core.state.flags.arithmetic());
-        words[word::TABLE] = core.mmu.table_address();
         words[word::KICK] = kick.as_ptr() as u64;
-        words[word::FS_BASE] = core.state.seg[FS].base;
-        words[word::GS_BASE] = core.state.seg[GS].base;
         words[word::JUMPS_AT] = self.jumps.cache(from.setting.user);
         words[word::COUNT] = 0;
-        words[word::ENTRY] = from.aside;
+        words[word::ENTRY] = from.entries.aside;
         forget_pages(words);
         words[word::SHADOW_TOP] = self.shadow.top();
         words[word::SHADOW_LIMIT] = self.shadow.limit();
@@ -321,22 +309,19 @@ impl Jit {
         }
         let words = &core.tier;
         core.instructions += words[word::COUNT];
-        let flags = from_aside(words[word::ASIDE]);
-        match words[word::EXIT_KIND] {
-            EXIT_LOOKUP => core.state.rip = words[word::EXIT],
-            EXIT_RETURN => {
-                core.state.rip = words[word::EXIT];
-                core.state.flags.set_arithmetic(flags);
-                return self.returned(core);
-            }
+        let (kind, exit) = (words[word::EXIT_KIND], words[word::EXIT]);
+        core.state.rip = match kind {
+            EXIT_LOOKUP | EXIT_RETURN => exit,
             EXIT_LINK => {
-                let number = words[word::EXIT] as usize;
-                self.links.pending = Some(number);
-                core.state.rip = self.links.target(number).unwrap_or(core.state.rip);
+                self.links.pending = Some(exit as usize);
+                self.links.target(exit as usize).unwrap_or(core.state.rip)
             }
             _ => return stay.ended.unwrap_or(Ended::Retired),
+        };
+        core.state.flags.set_arithmetic(from_aside(words[word::ASIDE]));
+        if kind == EXIT_RETURN {
+            return self.returned(core);
         }
-        core.state.flags.set_arithmetic(flags);
         Ended::Retired
     }
 

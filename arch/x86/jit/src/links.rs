@@ -8,8 +8,8 @@
 use crate::Setting;
 use crate::context::Jumps;
 use crate::memory::CodeMemory;
-use crate::translate::Wants;
-use crate::translate::exits::Through;
+use crate::translate::exits::{NewLink, Through};
+use crate::translate::{Entries, Wants};
 use ring3_x86_cpu::Core;
 use rustc_hash::FxHashMap;
 
@@ -21,13 +21,9 @@ const NOWHERE: u32 = u32::MAX;
 
 /// A jump to another translation.
 pub struct Link {
-    pub through: Through,
+    pub jump: NewLink,
     /// The number of the translation's first word.
     pub word: usize,
-    pub target: u64,
-    pub backward: bool,
-    pub host: bool,
-    pub aside: bool,
     pub setting: Setting,
 }
 
@@ -38,22 +34,19 @@ pub struct Translation {
     pub setting: Setting,
     /// The number of its page.
     pub page: u32,
-    pub wants: Wants,
-    pub host: u64,
-    pub aside: u64,
-    pub checked_host: u64,
-    pub checked_aside: u64,
+    pub entries: Entries,
 }
 
 impl Translation {
     /// Where a jump enters it.
-    fn entry(&self, link: &Link) -> u64 {
-        let by_host = link.host && (!link.aside || self.wants == Wants::Host);
-        match (by_host, link.backward) {
-            (true, false) => self.host,
-            (true, true) => self.checked_host,
-            (false, false) => self.aside,
-            (false, true) => self.checked_aside,
+    fn entry(&self, jump: &NewLink) -> u64 {
+        let entries = &self.entries;
+        let by_host = jump.host && (!jump.aside || entries.wants == Wants::Host);
+        match (by_host, jump.backward) {
+            (true, false) => entries.host,
+            (true, true) => entries.checked_host,
+            (false, false) => entries.aside,
+            (false, true) => entries.checked_aside,
         }
     }
 }
@@ -74,7 +67,7 @@ struct Page {
     entries: Vec<(u64, u64)>,
 }
 
-/// The code that can be reached now, and what stamps that.
+/// What stamps the code that can be reached now.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct Epochs {
     local: u64,
@@ -105,7 +98,7 @@ impl Links {
     }
 
     pub fn target(&self, number: usize) -> Option<u64> {
-        self.links.get(number).map(|link| link.target)
+        self.links.get(number).map(|link| link.jump.target)
     }
 
     pub fn add(&mut self, links: impl Iterator<Item = Link>, words: Vec<u64>) {
@@ -131,7 +124,8 @@ impl Links {
     /// A translation was made.
     pub fn add_entry(&mut self, translation: &Translation) {
         if let Some(page) = self.pages.get_mut(translation.page as usize) {
-            page.entries.push((translation.linear, translation.checked_aside));
+            page.entries
+                .push((translation.linear, translation.entries.checked_aside));
         }
     }
 
@@ -159,7 +153,7 @@ impl Links {
         jumps.remember(
             translation.setting.user,
             translation.linear,
-            translation.checked_aside,
+            translation.entries.checked_aside,
         );
     }
 
@@ -196,11 +190,11 @@ impl Links {
         let Some(link) = self.pending.take().and_then(|n| self.links.get(n)) else {
             return;
         };
-        if link.target != to.linear || link.setting != to.setting {
+        if link.jump.target != to.linear || link.setting != to.setting {
             return;
         }
-        let code = to.entry(link);
-        match link.through {
+        let code = to.entry(&link.jump);
+        match link.jump.through {
             Through::Distance(site) => memory.patch(site, code),
             Through::Word(n) => {
                 let word = link.word + n;
@@ -270,17 +264,16 @@ impl Links {
         self.pending = None;
         for number in 0..self.pages.len() as u32 {
             if self.pages[number as usize].key.physical == physical {
-                for (word, _) in &self.pages[number as usize].words {
-                    if let Some(led_to) = self.led_to.get_mut(*word) {
-                        *led_to = NOWHERE;
-                    }
-                }
                 let active = self.pages[number as usize].active;
                 self.deactivate(number, jumps, memory);
                 let page = &mut self.pages[number as usize];
                 page.active = active;
-                page.words.clear();
                 page.entries.clear();
+                for (word, _) in page.words.drain(..) {
+                    if let Some(led_to) = self.led_to.get_mut(word) {
+                        *led_to = NOWHERE;
+                    }
+                }
             }
         }
     }

@@ -7,6 +7,7 @@
 
 use crate::context::*;
 use crate::emit::*;
+use crate::translate::Touch;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 use ring3_host::native::VectorState;
 use std::mem::offset_of;
@@ -30,8 +31,6 @@ pub struct Stubs {
     /// Called with a site's number in R14; the second with flags aside. They come back in both places.
     pub callout: u64,
     pub callout_aside: u64,
-    /// Called with the address of a stack access in R15: makes its page the one that was looked up last, if it may be written.
-    pub find_stack: u64,
     /// What [`NEED_VECTOR`] holds while the vector state is in memory.
     pub load_vector: u64,
 }
@@ -97,8 +96,6 @@ pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
     e.mov(R14, R15);
     let callout_aside = e.here();
     write_callout(&mut e, handler, save_vector, leave);
-    let find_stack = e.here();
-    write_find_stack(&mut e);
     let stubs = Stubs {
         enter: e.address(enter),
         lookup: e.address(lookup),
@@ -109,7 +106,6 @@ pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
         return_below: e.address(return_below),
         callout: e.address(callout),
         callout_aside: e.address(callout_aside),
-        find_stack: e.address(find_stack),
         load_vector: e.address(load_vector),
     };
     Ok((stubs, e.bytes))
@@ -192,34 +188,19 @@ fn write_callout(e: &mut Emitter, handler: u64, save_vector: At, leave: At) {
     e.jump_to(leave);
 }
 
-/// R14 = the software TLB's entry of the address in R15; changes flags.
-pub fn find_entry(e: &mut Emitter) {
+/// R14 = the software TLB's entry of the address in R15, R15 = how far that is from the entry's tag; changes flags.
+pub fn find_page(e: &mut Emitter, touch: Touch) {
     // mov r14d, r15d; shr r14d, 7; and r14d, 1ffe0h
     e.raw(&[
         0x45, 0x89, 0xfe, 0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0xff, 1, 0,
     ]);
     e.add_from(R14, TABLE);
+    // sub r15, [r14 + tag]
+    e.raw(&[0x4d, 0x2b, 0x7e, touch.tag() as u8]);
 }
 // The lookup is made for entries and tables of these sizes.
 const _: () = assert!(size_of::<ring3_x86_cpu::mmu::Entry>() == 32);
 const _: () = assert!(ring3_x86_cpu::mmu::tlb::ENTRIES == 4096);
-
-fn write_find_stack(e: &mut Emitter) {
-    use ring3_x86_cpu::mmu::Entry;
-    find_entry(e);
-    e.store(SAVED_RCX, RCX);
-    e.load_at(RCX, R14, offset_of!(Entry, write) as i32);
-    // sub r15, rcx; cmp r15, 4095
-    e.raw(&[0x49, 0x29, 0xcf]);
-    e.compare_constant(R15, 4095);
-    let other = e.jump_if(A);
-    e.store(STACK_TAG, RCX);
-    e.load_at(RCX, R14, offset_of!(Entry, page) as i32);
-    e.store(STACK_PAGE, RCX);
-    e.bind(other);
-    e.load(RCX, SAVED_RCX);
-    e.ret();
-}
 
 fn push(e: &mut Emitter, reg: u8) {
     if reg >= 8 {
@@ -263,8 +244,7 @@ fn host_flags(e: &mut Emitter) {
 
 /// LDMXCSR (2) or STMXCSR (3) with GS:[offset].
 fn mxcsr(e: &mut Emitter, which: u8, offset: usize) {
-    e.raw(&[0x65, 0x0f, 0xae, which << 3 | 4, 0x25]);
-    e.raw(&(offset as i32).to_le_bytes());
+    e.on_gs(&[0x0f, 0xae], which, offset, &[]);
 }
 
 /// Every vector and mask register the host has, as pairs of an instruction that loads it from the state at `base`

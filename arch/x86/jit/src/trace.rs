@@ -6,8 +6,7 @@
 //! to stay in.
 
 use crate::callout::Kind;
-use crate::flags;
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use ring3_x86_cpu::block::{Block, Blocks};
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::{Core, decode};
@@ -55,6 +54,13 @@ impl Step {
         } else {
             Kind::Plain
         }
+    }
+
+    /// Whether translations of addresses may be others behind it.
+    pub fn is_barrier(&self) -> bool {
+        let flow = self.instr.flow_control();
+        matches!(self.kind(), Kind::Changes | Kind::MayShadow)
+            || matches!(flow, FlowControl::Call | FlowControl::IndirectCall)
     }
 
     /// Whether interrupts may be held back for one instruction behind it.
@@ -180,7 +186,7 @@ impl Collector<'_> {
     /// Where the trace goes on after its last instruction, if that says so.
     fn onward(&self) -> Option<(Way, u64)> {
         let instr = &self.steps.last()?.instr;
-        if decode::sets_rip(instr) && !flags::is_near_branch(instr) {
+        if decode::sets_rip(instr) && !is_near_branch(instr) {
             return None;
         }
         match instr.flow_control() {
@@ -220,6 +226,19 @@ impl Collector<'_> {
             Some(heat) => heat,
         }
     }
+}
+
+/// Whether a branch stays in its segment.
+fn is_near_branch(instr: &Instruction) -> bool {
+    instr.is_jcc_short_or_near()
+        || instr.is_jmp_short_or_near()
+        || instr.is_call_near()
+        || instr.is_call_near_indirect()
+        || instr.is_jmp_near_indirect()
+        || instr.is_loopcc()
+        || instr.is_loop()
+        || instr.is_jcx_short()
+        || matches!(instr.code(), Code::Retnq | Code::Retnq_imm16)
 }
 
 #[cfg(test)]

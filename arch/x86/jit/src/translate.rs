@@ -2,8 +2,9 @@
 //!
 //! An instruction is copied as it is if it touches neither memory nor the registers that translations need for
 //! themselves ([`operand`]); its memory operand goes through the software TLB otherwise ([`access`]). The stack and near branches
-//! have sequences of their own ([`flow`]); [`exits`] are the ways out. Everything else is done by the interpreter's own
-//! handler, in a callout; what ends a block there for other reasons than a branch ends the translation before it.
+//! have sequences of their own ([`flow`]), as have some string and system instructions ([`strings`], [`system`]); [`entries`] and
+//! [`exits`] are the ways in and out. Everything else is done by the interpreter's own
+//! handler, in a callout.
 //!
 //! Lookups change the host's flags. They put the guest's aside first, unless what made them can be done again, and they are
 //! brought back only where they are needed ([`crate::flags`]). So they are exact wherever code can be left, and cost little where
@@ -28,11 +29,15 @@ use crate::context::{COUNT, NEED_VECTOR};
 use crate::emit::{At, Emitter, Forward, R14, R15};
 use crate::flags::{Maker, Places, Scratch, Use};
 use crate::groups::{self, Group, Member};
+use crate::registers;
 use crate::stubs::Stubs;
 use crate::trace::{End, Trace, Way};
 use exits::{Links, Slow};
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
+use operand::touches_memory;
 use ring3_x86_cpu::Core;
+use ring3_x86_cpu::mmu::Entry;
+use std::mem::offset_of;
 use swaps::Swaps;
 
 /// Why an instruction is not translated: a callout does it.
@@ -140,15 +145,24 @@ pub enum Touch {
     Write,
 }
 
+impl Touch {
+    /// Where in an entry of the software TLB the tag is that must match.
+    pub fn tag(self) -> usize {
+        match self {
+            Touch::Read => offset_of!(Entry, read),
+            Touch::Write => offset_of!(Entry, write),
+        }
+    }
+}
+
 /// What may go wrong in the instruction being translated.
 #[derive(Default)]
 struct Trouble {
     /// Lookups that failed, and where flags were then.
     missed: Vec<Forward>,
     flags: Option<Places>,
-    /// Stack accesses whose page is not the last one, and the like of loops.
-    stack: Vec<access::StackMiss>,
-    streams: Vec<access::StreamMiss>,
+    /// Accesses that are not on the page that was looked up last.
+    pages: Vec<access::OtherPage>,
     /// Host instructions that may fault.
     faults: Vec<At>,
     /// A repeated string instruction that may; the size of its elements, and whether it moves.
@@ -157,11 +171,7 @@ struct Trouble {
 
 impl Trouble {
     fn is_empty(&self) -> bool {
-        self.repeats.is_none()
-            && self.missed.is_empty()
-            && self.faults.is_empty()
-            && self.stack.is_empty()
-            && self.streams.is_empty()
+        self.repeats.is_none() && self.missed.is_empty() && self.faults.is_empty() && self.pages.is_empty()
     }
 }
 
@@ -261,7 +271,7 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
 
 impl Translator<'_> {
     fn all(mut self, wants: Wants, members: &[Option<Member>]) -> Option<Translated> {
-        let (entries, kicked) = self.write_entries(wants)?;
+        let (entries, kicked) = self.write_entries(wants);
         self.swap_in();
         let steps = &self.source.trace.steps;
         for (n, step) in steps.iter().enumerate() {
@@ -339,7 +349,7 @@ impl Translator<'_> {
             self.need_aside()?;
         }
         let done = self.translated_or_called(n, &instr)?;
-        if matches!(step.kind(), Kind::Changes | Kind::MayShadow) {
+        if step.is_barrier() {
             self.known = [false; groups::MOST];
             self.in_r15 = None;
         }
@@ -359,7 +369,7 @@ impl Translator<'_> {
     fn flags_matter_behind(&self, n: usize) -> bool {
         for step in &self.source.trace.steps[n + 1..] {
             let instr = &step.instr;
-            if self.cautious || touches_memory(instr) || !operand::is_harmless(instr) {
+            if self.cautious || !operand::is_harmless(instr) {
                 return true;
             }
             match Use::of(instr) {
@@ -400,7 +410,7 @@ impl Translator<'_> {
     }
 
     /// Whether the host's flags do although CF is elsewhere.
-    pub(self) fn host_suffices(&self, instr: &Instruction) -> bool {
+    fn host_suffices(&self, instr: &Instruction) -> bool {
         self.flags.all_but_carry
             && instr.rflags_modified() & crate::flags::ARITHMETIC == 0
             && instr.rflags_read() & iced_x86::RflagsBits::CF == 0
@@ -428,17 +438,9 @@ impl Translator<'_> {
             maker = maker.moved(by as i32)?;
             let other = instr.op0_register();
             let pops = instr.mnemonic() == Mnemonic::Pop;
-            return (!pops || !self.uses_guest(&maker, other.full_register().number())).then_some(maker);
+            return (!pops || !self.uses_guest(&maker, registers::number(other))).then_some(maker);
         }
-        let mut written = [false; 16];
-        for used in self.info.info(instr).used_registers() {
-            let access = used.access();
-            if used.register().is_gpr()
-                && !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
-            {
-                written[used.register().full_register().number()] = true;
-            }
-        }
+        let written = registers::written(instr, &mut self.info);
         let lost = (0..16).any(|guest| written[guest] && self.uses_guest(&maker, guest));
         (!lost).then_some(maker)
     }
@@ -470,8 +472,7 @@ impl Translator<'_> {
             return Ok(Done::Called);
         }
         let trouble = std::mem::take(&mut self.trouble);
-        let harmless = trouble.is_empty();
-        if !harmless {
+        if !trouble.is_empty() {
             let site = self.site(n);
             let back = self.e.here();
             let then = if self.leads {
@@ -559,11 +560,14 @@ impl Translator<'_> {
         }
     }
 
+    /// From here on the instruction may take its slow way.
+    fn note_flags(&mut self) {
+        self.trouble.flags.get_or_insert(self.flags);
+    }
+
     /// The next instruction may fault.
     fn may_fault(&mut self) {
-        if self.trouble.flags.is_none() {
-            self.trouble.flags = Some(self.flags);
-        }
+        self.note_flags();
         self.trouble.faults.push(self.e.here());
     }
 
@@ -571,9 +575,4 @@ impl Translator<'_> {
     fn join(&mut self) {
         self.e.lea_scaled(R15, R14, R15, 1);
     }
-}
-
-fn touches_memory(instr: &Instruction) -> bool {
-    let memory = |kind| kind == OpKind::Memory || operand::is_implicit_memory(kind);
-    (0..instr.op_count()).any(|k| memory(instr.op_kind(k))) || instr.is_stack_instruction()
 }

@@ -158,12 +158,12 @@ impl Blocks {
             gpa,
             backing,
             reach,
-            fresh,
+            fetched,
         } = core.fetch_address(world, linear)?;
         let Backing::Ram { page, .. } = backing else {
             return Err(Stop::Unsupported);
         };
-        self.validate(gpa, page, fresh, core.turn)
+        self.validate(gpa, page, fetched, core.turn)
             .map_err(|_| core.lost(gpa.0))?;
         Ok((gpa, page, reach))
     }

@@ -24,7 +24,7 @@ pub(crate) struct Fetched {
     pub backing: Backing,
     pub reach: Reach,
     /// Whether the translation was entered in the TLB only now, or cannot be.
-    pub fresh: Fetch,
+    pub fetched: Fetch,
 }
 
 /// How instructions were found.
@@ -84,7 +84,7 @@ impl Core {
                     direct: true,
                 },
                 reach: table.reach(linear),
-                fresh: Fetch::Known,
+                fetched: Fetch::Known,
             });
         }
         let (known, backing) = self.miss(world, linear, Access::Execute, privilege)?;
@@ -92,7 +92,7 @@ impl Core {
             gpa: GuestPhys(known.gpa.0 | linear & 0xfff),
             backing,
             reach: known.rights.reach(),
-            fresh: Fetch::Fresh,
+            fetched: Fetch::Fresh,
         })
     }
 

@@ -152,7 +152,6 @@ impl Core {
         self.resync_if_voided();
     }
 
-    #[inline]
     /// What is remembered of code is looked up anew, and what was decoded compared with memory: others may have written there.
     pub fn distrust_code(&mut self) {
         self.mmu.spaces.end_all_epochs();
@@ -160,6 +159,7 @@ impl Core {
         self.turn = self.turn.wrapping_add(1);
     }
 
+    #[inline]
     fn take_epochs(&mut self) {
         self.epoch = self.mmu.spaces.epoch(Reach::Local);
         self.global_epoch = self.mmu.spaces.epoch(Reach::Global);

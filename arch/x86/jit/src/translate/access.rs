@@ -1,28 +1,18 @@
 //! Lookups: from a guest address to where it is in the host.
 
 use super::{Emitted, NotHere, Spot, Touch, Translator};
-use crate::context::{self, STACK_PAGE, STACK_TAG, STREAMS, home};
+use crate::context::{self, LastPage, STREAMS, home};
 use crate::emit::{A, At, Forward, R13, R14, R15, Reg};
 use crate::flags::Scratch;
 use crate::stubs;
 use ring3_x86_cpu::mmu::Entry;
 use std::mem::offset_of;
 
-/// A stack access that is not on the page looked up last.
-pub(super) struct StackMiss {
+/// An access that is not on the page that was looked up last; R15 is how far from that page's tag.
+pub(super) struct OtherPage {
     pub from: Forward,
-    /// How far from RSP it is, and its size.
-    pub displacement: i32,
+    pub page: LastPage,
     pub size: usize,
-    pub back: At,
-}
-
-/// An access of a loop that is not on the page it was on last; R15 is how far from that page's tag.
-pub(super) struct StreamMiss {
-    pub from: Forward,
-    pub number: usize,
-    pub size: usize,
-    pub tag: usize,
     pub back: At,
 }
 
@@ -109,30 +99,32 @@ impl Translator<'_> {
 
     /// As `look_up`; a steady access of a loop is most often on the page it was on the last time.
     fn look_up_steady(&mut self, size: usize, touch: Touch, steady: bool) -> Emitted {
-        let kind = usize::from(touch == Touch::Write);
-        let taken = self.streams[kind];
-        if !steady || taken == STREAMS {
+        let taken = &mut self.streams[usize::from(touch == Touch::Write)];
+        if !steady || *taken == STREAMS {
             return self.look_up(size, touch);
         }
-        self.streams[kind] += 1;
-        let number = kind * STREAMS + taken;
-        let (tag_word, page_word) = context::stream(number);
+        let page = match touch {
+            Touch::Read => LastPage::Loads(*taken),
+            Touch::Write => LastPage::Stores(*taken),
+        };
+        *taken += 1;
         self.before_lookup()?;
+        self.look_up_last(size, page)
+    }
+
+    /// Looks up the access of `size` bytes at the address in R15, on the page that was looked up last if it is there. Flags are out
+    /// of the way.
+    fn look_up_last(&mut self, size: usize, page: LastPage) -> Emitted {
         let e = &mut self.e;
-        e.subtract_from(R15, tag_word);
+        e.subtract_from(R15, page.tag());
         e.compare_constant(R15, 4096 - size as i32);
         let from = e.jump_if(A);
-        e.load(R14, page_word);
+        e.load(R14, page.host());
         let back = e.here();
-        let tag = match touch {
-            Touch::Read => offset_of!(Entry, read),
-            Touch::Write => offset_of!(Entry, write),
-        };
-        self.trouble.streams.push(StreamMiss {
+        self.trouble.pages.push(OtherPage {
             from,
-            number,
+            page,
             size,
-            tag,
             back,
         });
         self.after_lookup()
@@ -140,15 +132,9 @@ impl Translator<'_> {
 
     /// Looks up the access of `size` bytes at the address in R15. Then R14 + R15 is where it is in the host.
     pub(super) fn look_up(&mut self, size: usize, touch: Touch) -> Emitted {
-        let tag = match touch {
-            Touch::Read => offset_of!(Entry, read),
-            Touch::Write => offset_of!(Entry, write),
-        };
         self.before_lookup()?;
         let e = &mut self.e;
-        stubs::find_entry(e);
-        // sub r15, [r14 + tag]
-        e.raw(&[0x4d, 0x2b, 0x7e, tag as u8]);
+        stubs::find_page(e, touch);
         e.compare_constant(R15, 4096 - size as i32);
         let miss = e.jump_if(A);
         self.trouble.missed.push(miss);
@@ -159,29 +145,15 @@ impl Translator<'_> {
     /// The same for an access off RSP: its page is most often that of the last one.
     fn look_up_stack(&mut self, size: usize, displacement: i32) -> Emitted {
         self.before_lookup()?;
-        let e = &mut self.e;
-        e.lea(R15, R13, displacement);
-        e.subtract_from(R15, STACK_TAG);
-        e.compare_constant(R15, 4096 - size as i32);
-        let from = e.jump_if(A);
-        let back = e.here();
-        self.trouble.stack.push(StackMiss {
-            from,
-            displacement,
-            size,
-            back,
-        });
-        self.e.load(R14, STACK_PAGE);
-        self.after_lookup()
+        self.e.lea(R15, R13, displacement);
+        self.look_up_last(size, LastPage::Stack)
     }
 
     /// Flags out of the way; R14 is not free.
     pub(super) fn before_lookup(&mut self) -> Emitted {
         self.in_r15 = None;
         self.clobber()?;
-        if self.trouble.flags.is_none() {
-            self.trouble.flags = Some(self.flags);
-        }
+        self.note_flags();
         Ok(())
     }
 

@@ -1,21 +1,19 @@
 //! The ways into a translation, its looks at the kick word, and the loop that it may be.
 
 use super::exits::Slow;
-use super::{Emitted, Entries, Loop, Translator, Vector, Wants, touches_memory};
+use super::operand::touches_memory;
+use super::{Emitted, Entries, Loop, Translator, Vector, Wants};
 use crate::context::KICK;
 use crate::emit::{Emitter, Forward, NE, R14, R15, RCX};
 use crate::flags::Use;
 use crate::stubs;
 use crate::trace::Trace;
-use iced_x86::{FlowControl, Mnemonic};
-use ring3_x86_cpu::Core;
-use std::mem::offset_of;
+use iced_x86::FlowControl;
 
 /// The place where a trace needs flags first.
 pub(super) fn wants(trace: &Trace) -> Wants {
     for step in &trace.steps {
-        let memory = touches_memory(&step.instr) && step.instr.mnemonic() != Mnemonic::Lea
-            || step.instr.flow_control() == FlowControl::IndirectBranch;
+        let memory = touches_memory(&step.instr) || step.instr.flow_control() == FlowControl::IndirectBranch;
         match Use::of(&step.instr) {
             Use::Needs => return Wants::Host,
             _ if memory => return Wants::Aside,
@@ -28,7 +26,7 @@ pub(super) fn wants(trace: &Trace) -> Wants {
 
 impl Translator<'_> {
     /// The ways in, and the jumps of those that found a kick: with flags in the host's, and aside.
-    pub(super) fn write_entries(&mut self, wants: Wants) -> Option<(Entries, [Vec<Forward>; 2])> {
+    pub(super) fn write_entries(&mut self, wants: Wants) -> (Entries, [Vec<Forward>; 2]) {
         let mut kicked = [Vec::new(), Vec::new()];
         let at = |e: &Emitter| e.address(e.here());
         let entries = match wants {
@@ -79,7 +77,7 @@ impl Translator<'_> {
                 }
             }
         };
-        Some((entries, kicked))
+        (entries, kicked)
     }
 
     /// Jumps if the kick word is not zero; changes flags.
@@ -122,15 +120,6 @@ impl Translator<'_> {
             vector: self.vector,
         });
         Ok(())
-    }
-
-    /// The instruction behind an STI is done: interrupts are no longer held back.
-    pub(super) fn end_shadow(&mut self) {
-        let shadow = offset_of!(Core, state.interruptibility.sti_shadow);
-        // mov byte ptr gs:[shadow], 0
-        self.e.raw(&[0x65, 0xc6, 0x04, 0x25]);
-        self.e.raw(&(shadow as u32).to_le_bytes());
-        self.e.raw(&[0]);
     }
 
     /// Back to where the second copy begins, with what is true there.

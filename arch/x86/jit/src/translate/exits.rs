@@ -1,11 +1,14 @@
 //! The ways out of a translation: to other translations, to the interpreter, and the slow ways of instructions.
 
-use super::access::{StackMiss, StreamMiss};
+use super::access::OtherPage;
 use super::{Emitted, Translator, Trouble, Vector};
 use crate::context::{NEED_VECTOR, SAVED_RCX, SHADOW_TOP};
-use crate::emit::{A, At, BE, Forward, R13, R14, R15, RCX, RSP};
+use crate::emit::{A, At, Forward, R14, R15, RCX, RSP};
 use crate::flags::Places;
+use crate::{context, stubs};
 use ring3_host::addr::PAGE_SIZE;
+use ring3_x86_cpu::mmu::Entry;
+use std::mem::offset_of;
 
 /// How a jump to another translation is made to lead there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +220,7 @@ impl Translator<'_> {
     pub(super) fn write_kicked(&mut self, [with_flags, aside]: [Vec<Forward>; 2]) {
         if !with_flags.is_empty() {
             self.bind_here(with_flags);
-            crate::stubs::save_flags(&mut self.e);
+            stubs::save_flags(&mut self.e);
         }
         self.bind_here(aside);
         self.e.constant(R14, self.source.linear);
@@ -229,16 +232,13 @@ impl Translator<'_> {
         let mut faults = Vec::new();
         for slow in std::mem::take(&mut self.slow) {
             let mut elsewhere = Vec::new();
-            for miss in slow.trouble.streams {
-                elsewhere.push(self.write_stream_miss(miss));
+            for page in slow.trouble.pages {
+                elsewhere.push(self.write_other_page(page));
             }
             if let Some((at, size, moves)) = slow.trouble.repeats {
                 faults.push((self.other.address(at), self.e.address(self.e.here())));
                 self.write_interrupted(size, moves);
                 elsewhere.push(self.e.jump());
-            }
-            for miss in slow.trouble.stack {
-                self.write_stack_miss(miss);
             }
             let here = self.e.address(self.e.here());
             for forward in elsewhere {
@@ -264,39 +264,29 @@ impl Translator<'_> {
         Ok(faults)
     }
 
-    /// Looks for the page of a stack access; falls through if that is not the way.
-    fn write_stack_miss(&mut self, miss: StackMiss) {
-        self.bind_here([miss.from]);
-        let e = &mut self.e;
-        e.lea(R15, R13, miss.displacement);
-        e.call_address(self.source.stubs.find_stack);
-        e.lea(R15, R13, miss.displacement);
-        e.subtract_from(R15, crate::context::STACK_TAG);
-        e.compare_constant(R15, 4096 - miss.size as i32);
-        e.jump_if_address(BE, self.other.address(miss.back));
-    }
-
-    /// Looks an access up, and makes its page the one that it was on last; the jump that is returned is taken if that is not
+    /// Looks an access up, and makes its page the one that was looked up last; the jump that is returned is taken if that is not
     /// the way.
-    fn write_stream_miss(&mut self, miss: StreamMiss) -> Forward {
-        use ring3_x86_cpu::mmu::Entry;
-        let (tag_word, page_word) = crate::context::stream(miss.number);
-        self.bind_here([miss.from]);
+    fn write_other_page(&mut self, other: OtherPage) -> Forward {
+        let OtherPage {
+            from,
+            page,
+            size,
+            back,
+        } = other;
+        self.bind_here([from]);
         let e = &mut self.e;
-        e.add_from(R15, tag_word);
-        crate::stubs::find_entry(e);
-        // sub r15, [r14 + tag]
-        e.raw(&[0x4d, 0x2b, 0x7e, miss.tag as u8]);
-        e.compare_constant(R15, 4096 - miss.size as i32);
-        let other = e.jump_if(A);
+        e.add_from(R15, page.tag());
+        stubs::find_page(e, page.touch());
+        e.compare_constant(R15, 4096 - size as i32);
+        let missed = e.jump_if(A);
         e.store(SAVED_RCX, RCX);
-        e.load_at(RCX, R14, miss.tag as i32);
-        e.store(tag_word, RCX);
+        e.load_at(RCX, R14, page.touch().tag() as i32);
+        e.store(page.tag(), RCX);
         e.load(RCX, SAVED_RCX);
-        e.load_at(R14, R14, std::mem::offset_of!(Entry, page) as i32);
-        e.store(page_word, R14);
-        self.jump_over(miss.back);
-        other
+        e.load_at(R14, R14, offset_of!(Entry, page) as i32);
+        e.store(page.host(), R14);
+        self.jump_over(back);
+        missed
     }
 
     fn write_then(&mut self, then: Then, vector: Vector, in_r15: Option<usize>) {
@@ -311,7 +301,7 @@ impl Translator<'_> {
                     self.e.call_through(NEED_VECTOR);
                 }
                 if let Some(group) = in_r15 {
-                    self.e.load(R15, crate::context::group(group));
+                    self.e.load(R15, context::group(group));
                 }
                 self.jump_over(back);
             }

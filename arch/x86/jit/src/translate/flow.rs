@@ -9,12 +9,13 @@ use super::{Emitted, NotHere, Touch, Translator};
 use crate::context::{RETURN, SHADOW_LIMIT, STRING_END, TARGET, home};
 use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
 use crate::flags::Places;
+use crate::registers;
 use crate::stubs;
 use crate::trace::Way;
 use iced_x86::{Code, Instruction, OpKind, Register};
 
-fn number(reg: Register) -> u8 {
-    reg.full_register().number() as u8
+fn number(register: Register) -> u8 {
+    registers::number(register) as u8
 }
 
 impl Translator<'_> {
@@ -55,16 +56,23 @@ impl Translator<'_> {
         self.reach_from_r15(Touch::Read, OffStack(Some(0)), |_| Ok(()))
     }
 
-    fn push(&mut self, guest: u8) -> Emitted {
+    /// Pushes a register, which `load` brings from memory if it is there.
+    fn push_from(&mut self, load: impl FnOnce(&mut Self) -> Reg) -> Emitted {
         let offset = self.below_top()?;
-        let host = self.host_of(guest.into()).unwrap_or_else(|| {
-            self.e.load(R14, home(Reg(guest)));
-            R14
-        });
+        let value = load(self);
         self.may_fault();
-        self.e.store_at(R15, offset, host);
+        self.e.store_at(R15, offset, value);
         self.e.lea(R13, R13, -8);
         Ok(())
+    }
+
+    fn push(&mut self, guest: u8) -> Emitted {
+        self.push_from(|t| {
+            t.host_of(guest.into()).unwrap_or_else(|| {
+                t.e.load(R14, home(Reg(guest)));
+                R14
+            })
+        })
     }
 
     fn push_memory(&mut self, instr: &Instruction) -> Emitted {
@@ -78,27 +86,22 @@ impl Translator<'_> {
 
     /// Pushes what [`STRING_END`] holds.
     pub(super) fn push_value(&mut self) -> Emitted {
-        let offset = self.below_top()?;
-        self.e.load(R14, STRING_END);
-        self.may_fault();
-        self.e.store_at(R15, offset, R14);
-        self.e.lea(R13, R13, -8);
-        Ok(())
+        self.push_from(|t| {
+            t.e.load(R14, STRING_END);
+            R14
+        })
     }
 
     fn push_constant(&mut self, value: u64) -> Emitted {
+        let Ok(short) = i32::try_from(value as i64) else {
+            return self.push_from(|t| {
+                t.e.constant(R14, value);
+                R14
+            });
+        };
         let offset = self.below_top()?;
-        match i32::try_from(value as i64) {
-            Ok(value) => {
-                self.may_fault();
-                self.e.store_constant_at(R15, offset, value);
-            }
-            Err(_) => {
-                self.e.constant(R14, value);
-                self.may_fault();
-                self.e.store_at(R15, offset, R14);
-            }
-        }
+        self.may_fault();
+        self.e.store_constant_at(R15, offset, short);
         self.e.lea(R13, R13, -8);
         Ok(())
     }
@@ -234,9 +237,7 @@ impl Translator<'_> {
     fn find_indirect(&mut self) {
         self.in_r15 = None;
         let miss = stubs::find_jump(&mut self.e);
-        if self.trouble.flags.is_none() {
-            self.trouble.flags = Some(self.flags);
-        }
+        self.note_flags();
         self.trouble.missed.push(miss);
     }
 

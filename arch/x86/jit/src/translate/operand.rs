@@ -6,44 +6,14 @@ use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
 use crate::context::{FS_BASE, GS_BASE, VALUE, home};
 use crate::emit::{R14, R15, Reg};
 use crate::flags::{Maker, scratch_of};
+use crate::registers::{self, is_high_byte, is_written, number, sized};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
 use ring3_host::native::StateClass;
 use ring3_x86_cpu::exec::native;
 
-fn number(reg: Register) -> usize {
-    reg.full_register().number()
-}
-
-fn is_high_byte(reg: Register) -> bool {
-    matches!(reg, Register::AH | Register::BH | Register::CH | Register::DH)
-}
-
-/// The general register of that number and width.
-fn sized(number: usize, size: usize) -> Register {
-    let n = number as u32;
-    match size {
-        8 => Register::RAX + n,
-        4 => Register::EAX + n,
-        2 => Register::AX + n,
-        _ if n < 4 => Register::AL + n,
-        _ => Register::SPL + (n - 4),
-    }
-}
-
-/// The registers that are operands.
-fn register_operands(instr: &Instruction) -> impl Iterator<Item = Register> {
-    (0..instr.op_count())
-        .filter(|k| instr.op_kind(*k) == OpKind::Register)
-        .map(|k| instr.op_register(k))
-}
-
-fn is_written(access: OpAccess) -> bool {
-    !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
-}
-
 /// Whether AH or its kin is an operand: it is another register where a register of ours needs a prefix.
 fn has_high_byte(instr: &Instruction) -> bool {
-    register_operands(instr).any(is_high_byte)
+    registers::operands(instr).any(is_high_byte)
 }
 
 /// Instructions that do the same on the host's registers and memory as on the guest's.
@@ -157,7 +127,7 @@ fn is_conditional(instr: &Instruction) -> bool {
         && !instr.is_loopcc()
 }
 
-pub(super) fn is_implicit_memory(kind: OpKind) -> bool {
+fn is_implicit_memory(kind: OpKind) -> bool {
     use OpKind as K;
     matches!(
         kind,
@@ -173,30 +143,21 @@ pub(super) fn is_implicit_memory(kind: OpKind) -> bool {
     )
 }
 
-/// Instructions on registers that cannot fail, and that no callout is needed for.
+/// Instructions on registers that cannot fail.
 pub(super) fn is_harmless(instr: &Instruction) -> bool {
-    use Mnemonic as M;
-    let simple = matches!(
-        instr.mnemonic(),
-        M::Mov
-            | M::Movzx
-            | M::Movsx
-            | M::Movsxd
-            | M::Lea
-            | M::Add
-            | M::Sub
-            | M::And
-            | M::Or
-            | M::Xor
-            | M::Cmp
-            | M::Test
-            | M::Not
-            | M::Shl
-            | M::Shr
-            | M::Sar
-            | M::Nop
-    );
-    simple && !has_high_byte(instr) && register_operands(instr).all(Register::is_gpr)
+    does_nothing(instr)
+        || is_plain(instr) && !is_division(instr) && !touches_memory(instr) && !has_high_byte(instr)
+}
+
+fn is_division(instr: &Instruction) -> bool {
+    matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
+}
+
+/// Whether an instruction reads or writes memory: not those that only name it.
+pub(super) fn touches_memory(instr: &Instruction) -> bool {
+    let memory = |kind| kind == OpKind::Memory || is_implicit_memory(kind);
+    let names = (0..instr.op_count()).any(|k| memory(instr.op_kind(k)));
+    names && instr.mnemonic() != Mnemonic::Lea && !does_nothing(instr) || instr.is_stack_instruction()
 }
 
 /// Instructions that leave no trace.
@@ -236,8 +197,7 @@ impl Translator<'_> {
         if (0..instr.op_count()).any(|n| instr.op_kind(n) == OpKind::Memory) {
             return self.with_memory(instr);
         }
-        let division = matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
-        self.registers(n, instr, division)
+        self.registers(n, instr, is_division(instr))
     }
 
     /// What the interpreter has the host do: the same, without the detour.
@@ -281,16 +241,12 @@ impl Translator<'_> {
 
     fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
         let moved = |reg: Register| reg.is_gpr() && !is_high_byte(reg) && !self.is_kept(reg);
-        if !register_operands(instr).any(moved) {
+        if !registers::operands(instr).any(moved) {
             if faults {
                 self.may_fault();
             }
-            let value = Maker::on_value(instr).filter(|_| self.flags_meet_lookup());
-            if value.is_some() {
-                self.e.store(VALUE, Reg(number(instr.op0_register()) as u8));
-            }
+            self.maker = self.keep_maker(instr);
             self.copy(n);
-            self.maker = value.map(Maker::OnValue).or_else(|| Maker::of(instr));
             return Ok(());
         }
         if has_high_byte(instr) {
@@ -306,6 +262,16 @@ impl Translator<'_> {
         }
         self.in_r15 = None;
         self.substituted(*instr, &[R14, R15], faults)
+    }
+
+    /// What can make the flags of a host instruction again. Its operand is kept first, if it takes that and the flags will be
+    /// in the way.
+    fn keep_maker(&mut self, host: &Instruction) -> Option<Maker> {
+        if let Some(on_value) = Maker::on_value(host).filter(|_| self.flags_meet_lookup()) {
+            self.e.store(VALUE, Reg(number(host.op0_register()) as u8));
+            return Some(Maker::OnValue(on_value));
+        }
+        Maker::of(host)
     }
 
     /// The instruction on the home of its one displaced register, if that can be.
@@ -374,13 +340,12 @@ impl Translator<'_> {
         if faults {
             self.may_fault();
         }
-        let value = Maker::on_value(&instr).filter(|_| held.is_empty() && self.flags_meet_lookup());
-        if value.is_some() {
-            self.e.store(VALUE, Reg(number(instr.op0_register()) as u8));
-        }
+        self.maker = if held.is_empty() {
+            self.keep_maker(&instr)
+        } else {
+            None
+        };
         self.e.instruction(&instr)?;
-        let maker = value.map(Maker::OnValue).or_else(|| Maker::of(&instr));
-        self.maker = maker.filter(|_| held.is_empty());
         for (guest, host) in &held {
             if written[*guest] {
                 self.e.store(home(Reg(*guest as u8)), *host);
@@ -416,7 +381,7 @@ impl Translator<'_> {
         let stack = self.off_stack(instr);
         let spot = self.reach(size, touch, stack, |t| t.address(instr))?;
         let displaced =
-            register_operands(instr).any(|reg| reg.is_gpr() && self.host_of(number(reg)).is_none());
+            registers::operands(instr).any(|reg| reg.is_gpr() && self.host_of(number(reg)).is_none());
         if self.is_comparison(instr) {
             return self.compare_value(instr, size, spot);
         }

@@ -1,11 +1,11 @@
 //! MOVS and STOS, upwards and within a page, with and without REP. The rest is the interpreter's.
 
+use super::system::SYSTEM_FLAGS;
 use super::{Emitted, Touch, Translator};
 use crate::context::{STRING_END, home};
 use crate::emit::{A, NE, R14, R15, RCX, RDI, RSI, Reg};
 use crate::stubs;
 use iced_x86::{Code, Instruction, OpKind, Register};
-use ring3_x86_cpu::Core;
 use ring3_x86_cpu::mmu::Entry;
 use ring3_x86_cpu::state::flags;
 use std::mem::offset_of;
@@ -52,10 +52,8 @@ impl Translator<'_> {
     fn check_direction(&mut self) -> Emitted {
         self.before_lookup()?;
         // test dword ptr gs:[system flags], DF
-        self.e.raw(&[0x65, 0xf7, 0x04, 0x25]);
-        self.e
-            .raw(&(offset_of!(Core, state.flags.system) as u32).to_le_bytes());
-        self.e.raw(&(flags::DF as u32).to_le_bytes());
+        let df = (flags::DF as u32).to_le_bytes();
+        self.e.on_gs(&[0xf7], 0, SYSTEM_FLAGS, &df);
         let down = self.e.jump_if(NE);
         self.trouble.missed.push(down);
         Ok(())
@@ -137,15 +135,9 @@ impl Translator<'_> {
 
     /// R15 = the host address of the end of RCX elements at `register`, all in one page.
     fn end_of(&mut self, register: Reg, size: u8, touch: Touch) {
-        let tag = match touch {
-            Touch::Read => offset_of!(Entry, read),
-            Touch::Write => offset_of!(Entry, write),
-        };
         let e = &mut self.e;
         e.mov(R15, register);
-        stubs::find_entry(e);
-        // sub r15, [r14 + tag]
-        e.raw(&[0x4d, 0x2b, 0x7e, tag as u8]);
+        stubs::find_page(e, touch);
         e.compare_constant(R15, 4095);
         let elsewhere = e.jump_if(A);
         e.lea_scaled(R15, R15, RCX, size);

@@ -4,11 +4,11 @@
 //! register that it never touches may lie in memory instead. At every way out both are where they belong.
 
 use super::Translator;
-use crate::callout::Kind;
 use crate::context::home;
 use crate::emit::{R13, Reg};
+use crate::registers::number;
 use crate::trace::{End, Trace};
-use iced_x86::{FlowControl, InstructionInfoFactory};
+use iced_x86::InstructionInfoFactory;
 
 const RSP: usize = 4;
 const DISPLACED: [usize; 3] = [13, 14, 15];
@@ -38,7 +38,7 @@ fn uses(trace: &Trace, info: &mut InstructionInfoFactory) -> [usize; 16] {
             .flat_map(|memory| [memory.base(), memory.index()]);
         let registers = info.used_registers().iter().map(|used| used.register());
         for register in registers.chain(memory).filter(|register| register.is_gpr()) {
-            uses[register.full_register().number()] += 1;
+            uses[number(register)] += 1;
         }
     }
     uses
@@ -49,15 +49,7 @@ impl Swaps {
         let uses = uses(trace, info);
         let loops = matches!(trace.end, End::Loop(_));
         // Each of these has registers swapped out and in again.
-        let stops = trace
-            .steps
-            .iter()
-            .filter(|step| {
-                let flow = step.instr.flow_control();
-                step.kind() != Kind::Plain && flow == FlowControl::Next
-                    || matches!(flow, FlowControl::Call | FlowControl::IndirectCall)
-            })
-            .count();
+        let stops = trace.steps.iter().filter(|step| step.is_barrier()).count();
         let least = if loops { 1 } else { COST } + COST * stops;
         let mut wanted = DISPLACED.to_vec();
         wanted.retain(|guest| uses[*guest] > least);
@@ -123,7 +115,7 @@ impl Translator<'_> {
     /// Whether a guest register is the same in the host.
     pub(super) fn is_kept(&self, register: iced_x86::Register) -> bool {
         register.is_gpr() && {
-            let guest = register.full_register().number();
+            let guest = number(register);
             self.host_of(guest) == Some(Reg(guest as u8))
         }
     }

@@ -3,12 +3,13 @@
 use super::{Emitted, Translator};
 use crate::context::{ASIDE, GS_BASE, STRING_END};
 use crate::emit::{NE, R14, R15};
+use crate::flags::Use;
 use iced_x86::{Code, Instruction};
 use ring3_x86_cpu::Core;
 use ring3_x86_cpu::state::{GS, Segment, flags};
 use std::mem::{offset_of, size_of};
 
-const SYSTEM_FLAGS: usize = offset_of!(Core, state.flags.system);
+pub(super) const SYSTEM_FLAGS: usize = offset_of!(Core, state.flags.system);
 const WINDOWS: usize = offset_of!(Core, windows);
 const SHADOW: usize = offset_of!(Core, state.interruptibility.sti_shadow);
 const GS_SEGMENT: usize = offset_of!(Core, state.seg) + GS * size_of::<Segment>() + offset_of!(Segment, base);
@@ -28,16 +29,15 @@ impl Translator<'_> {
         Some(match instr.code() {
             Code::Cli => self.cli(),
             Code::Sti => self.sti(),
-            Code::Swapgs => {
-                self.swapgs();
-                Ok(())
-            }
+            Code::Swapgs => self.swapgs(),
             _ => return None,
         })
     }
 
     fn push_flags(&mut self) -> Emitted {
         self.need_aside()?;
+        // From there they are taken: lookups need not bring them back.
+        self.uses = Use::None;
         self.before_lookup()?;
         let e = &mut self.e;
         e.load(R14, ASIDE);
@@ -47,8 +47,7 @@ impl Translator<'_> {
         ]);
         e.raw(&[0x41, 0x83, 0xe7, 1, 0x41, 0xc1, 0xe7, 11, 0x45, 0x09, 0xfe]);
         // or r14d, gs:[system flags]; or r14d, 2
-        e.raw(&[0x65, 0x44, 0x0b, 0x34, 0x25]);
-        e.raw(&(SYSTEM_FLAGS as u32).to_le_bytes());
+        e.on_gs(&[0x44, 0x0b], 6, SYSTEM_FLAGS, &[]);
         e.raw(&[0x41, 0x83, 0xce, 2]);
         e.store(STRING_END, R14);
         self.push_value()
@@ -57,9 +56,8 @@ impl Translator<'_> {
     fn cli(&mut self) -> Emitted {
         self.clobber()?;
         // and dword ptr gs:[system flags], not IF
-        self.e.raw(&[0x65, 0x81, 0x24, 0x25]);
-        self.e.raw(&(SYSTEM_FLAGS as u32).to_le_bytes());
-        self.e.raw(&(!flags::IF as u32).to_le_bytes());
+        let all_but_if = !flags::IF as u32;
+        self.e.on_gs(&[0x81], 4, SYSTEM_FLAGS, &all_but_if.to_le_bytes());
         Ok(())
     }
 
@@ -68,20 +66,16 @@ impl Translator<'_> {
         self.before_lookup()?;
         let e = &mut self.e;
         // cmp word ptr gs:[windows], 0
-        e.raw(&[0x65, 0x66, 0x83, 0x3c, 0x25]);
-        e.raw(&(WINDOWS as u32).to_le_bytes());
-        e.raw(&[0]);
+        e.on_gs(&[0x66, 0x83], 7, WINDOWS, &[0]);
         let wanted = e.jump_if(NE);
         // bts dword ptr gs:[system flags], 9; setnc byte ptr gs:[shadow]
-        e.raw(&[0x65, 0x0f, 0xba, 0x2c, 0x25]);
-        e.raw(&(SYSTEM_FLAGS as u32).to_le_bytes());
-        e.raw(&[9, 0x65, 0x0f, 0x93, 0x04, 0x25]);
-        e.raw(&(SHADOW as u32).to_le_bytes());
+        e.on_gs(&[0x0f, 0xba], 5, SYSTEM_FLAGS, &[9]);
+        e.on_gs(&[0x0f, 0x93], 0, SHADOW, &[]);
         self.trouble.missed.push(wanted);
         Ok(())
     }
 
-    fn swapgs(&mut self) {
+    fn swapgs(&mut self) -> Emitted {
         self.in_r15 = None;
         let e = &mut self.e;
         e.load(R14, GS_SEGMENT);
@@ -89,5 +83,12 @@ impl Translator<'_> {
         e.store(KERNEL_GS, R14);
         e.store(GS_SEGMENT, R15);
         e.store(GS_BASE, R15);
+        Ok(())
+    }
+
+    /// The instruction behind an STI is done: interrupts are no longer held back.
+    pub(super) fn end_shadow(&mut self) {
+        // mov byte ptr gs:[shadow], 0
+        self.e.on_gs(&[0xc6], 0, SHADOW, &[0]);
     }
 }

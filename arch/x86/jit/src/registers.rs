@@ -1,0 +1,50 @@
+//! Registers as instructions name and use them.
+
+use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
+
+/// The processor's number of a general register.
+pub fn number(register: Register) -> usize {
+    register.full_register().number()
+}
+
+/// The general register of that number and width.
+pub fn sized(number: usize, size: usize) -> Register {
+    let n = number as u32;
+    match size {
+        8 => Register::RAX + n,
+        4 => Register::EAX + n,
+        2 => Register::AX + n,
+        _ if n < 4 => Register::AL + n,
+        _ => Register::SPL + (n - 4),
+    }
+}
+
+/// AH or its kin: another register where an instruction has a REX prefix.
+pub fn is_high_byte(register: Register) -> bool {
+    matches!(
+        register,
+        Register::AH | Register::BH | Register::CH | Register::DH
+    )
+}
+
+/// The registers that are operands.
+pub fn operands(instr: &Instruction) -> impl Iterator<Item = Register> {
+    (0..instr.op_count())
+        .filter(|k| instr.op_kind(*k) == OpKind::Register)
+        .map(|k| instr.op_register(k))
+}
+
+pub fn is_written(access: OpAccess) -> bool {
+    !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
+}
+
+/// The general registers that an instruction writes.
+pub fn written(instr: &Instruction, info: &mut InstructionInfoFactory) -> [bool; 16] {
+    let mut written = [false; 16];
+    for used in info.info(instr).used_registers() {
+        if used.register().is_gpr() && is_written(used.access()) {
+            written[number(used.register())] = true;
+        }
+    }
+    written
+}
