@@ -11,8 +11,8 @@ use crate::children::{self, Ended};
 use crate::run::{Tally, cargo, minutes, run, tests};
 use crate::{api, kvm_ioctls, lint};
 
-/// The tests that boot guests carry this in the reason of their `#[ignore]`.
-const E2E_REASON: &str = "cargo xtask e2e";
+/// Tests that have a step of their own carry one of these in the reason of their `#[ignore]`.
+const OWN_STEPS: [&str; 2] = ["cargo xtask e2e", "cargo xtask lockstep-boot"];
 
 /// One part of `ci`, with the minutes after which it hangs for certain: on two slow cores it takes a third of them.
 struct Step {
@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -36,6 +36,11 @@ const STEPS: [Step; 7] = [
         name: "fuzzing of guest code",
         minutes: 10,
         work: || fuzz(15, Some(SEED.1)).map(|()| Tally::default()),
+    },
+    Step {
+        name: "a boot in lockstep",
+        minutes: 10,
+        work: || lockstep_boot(400),
     },
     Step {
         name: "the API's tests under ring3 run",
@@ -101,14 +106,16 @@ fn take(step: &Step, total: &mut Tally) {
 /// drawn by every other run of the tests.
 const SEED: (&str, &str) = ("RING3_SEED", "0x72696e6733");
 
-/// As [`test`], with a fixed seed; what the end-to-end step runs is not called skipped.
+/// As [`test`], with a fixed seed; what other steps run is not called skipped.
 fn test_without_guests() -> Result<Tally> {
     let mut command = test_command();
     if std::env::var_os(SEED.0).is_none() {
         command.env(SEED.0, SEED.1);
     }
     let mut tally = tests(&mut command)?;
-    tally.skipped.retain(|skipped| !skipped.contains(E2E_REASON));
+    tally
+        .skipped
+        .retain(|skipped| !OWN_STEPS.iter().any(|step| skipped.contains(step)));
     Ok(tally)
 }
 

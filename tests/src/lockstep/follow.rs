@@ -31,7 +31,7 @@ pub struct Follower<W> {
     pub saw_undefined: bool,
     /// Instructions after which the place will not come any more.
     pub farthest: u64,
-    /// What was not alike when RIP was the leader's for the first time, if it did not arrive then.
+    /// What was not alike when the registers were the leader's for the last time, or RIP for the first.
     pub near_miss: Option<String>,
 }
 
@@ -151,17 +151,20 @@ impl<W: Twin> Follower<W> {
 
     fn go_on(&mut self, place: &State, leaders: &W, stage: Stage) -> Arrival {
         let end = self.cpu.core.instructions + self.farthest;
+        if self.world.wants_writes_told() {
+            self.cpu.core.mmu.protect_all();
+        }
         let mut inside = false;
         self.near_miss = None;
         loop {
-            if stage == Stage::Boundary
+            let at_place = stage == Stage::Boundary
                 && self.is_at(place)
-                && self.cpu.core.state.vector.zmm == place.vector.zmm
-                && self.world.alike(leaders)
-            {
+                && self.cpu.core.state.vector.zmm == place.vector.zmm;
+            if at_place && self.world.alike(leaders) {
+                self.take(place);
                 return Arrival::There;
             }
-            if self.near_miss.is_none() && self.cpu.core.state.rip == place.rip {
+            if self.cpu.core.state.rip == place.rip && (at_place || self.near_miss.is_none()) {
                 let mut told = register_differences(&registers(place), &registers(&self.cpu.core.state));
                 told.extend(vector_differences(&place.vector, &self.cpu.core.state.vector));
                 told.extend(self.world.differences(leaders));
@@ -184,7 +187,9 @@ impl<W: Twin> Follower<W> {
                 Some(left) => {
                     let found = Stage::Left(left);
                     return if found == stage {
-                        self.is_at(place);
+                        if self.is_at(place) {
+                            self.take(place);
+                        }
                         Arrival::There
                     } else {
                         Arrival::Elsewhere(found)
@@ -219,7 +224,7 @@ impl<W: Twin> Follower<W> {
     }
 
     /// Whether all registers that change often are the place's.
-    fn is_at(&mut self, place: &State) -> bool {
+    fn is_at(&self, place: &State) -> bool {
         let state = &self.cpu.core.state;
         if state.rip != place.rip || state.gpr[RSP] != place.gpr[RSP] {
             return false;
@@ -239,12 +244,11 @@ impl<W: Twin> Follower<W> {
         if self.forgives == Forgives::Nothing {
             return state.gpr[..16] == place.gpr[..16] && state.rflags() == place.rflags();
         }
-        self.forgive(place)
+        self.forgives(place)
     }
 
-    /// As `is_at`, if only such flags differ as the architecture leaves undefined, or what was saved of them; these
-    /// become the leader's then.
-    fn forgive(&mut self, place: &State) -> bool {
+    /// As `is_at`, if only such flags differ as the architecture leaves undefined, or what was saved of them.
+    fn forgives(&self, place: &State) -> bool {
         let state = &self.cpu.core.state;
         let differ = state.rflags() ^ place.rflags();
         if differ & !STATUS != 0 {
@@ -253,17 +257,20 @@ impl<W: Twin> Follower<W> {
         let images = state.gpr[..16].iter().zip(&place.gpr[..16]).all(|(a, b)| {
             a == b || self.forgives == Forgives::Images && are_images(*a, *b) && (a ^ b) & !self.ever == 0
         });
-        if !images || differ & !self.undefined() != 0 {
-            return false;
+        images && differ & !self.undefined() == 0
+    }
+
+    /// Has what was forgiven be as the leader has it.
+    fn take(&mut self, place: &State) {
+        let state = &mut self.cpu.core.state;
+        let differ = state.rflags() ^ place.rflags();
+        if differ == 0 && state.gpr[..16] == place.gpr[..16] {
+            return;
         }
-        if differ != 0 || state.gpr[..16] != place.gpr[..16] {
-            self.forgiven += 1;
-            self.ever |= differ;
-            let state = &mut self.cpu.core.state;
-            state.gpr[..16].copy_from_slice(&place.gpr[..16]);
-            state.set_rflags(place.rflags());
-        }
-        true
+        state.gpr[..16].copy_from_slice(&place.gpr[..16]);
+        state.set_rflags(place.rflags());
+        self.forgiven += 1;
+        self.ever |= differ;
     }
 
     /// The flags that the last blocks leave undefined.

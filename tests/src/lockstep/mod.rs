@@ -83,6 +83,11 @@ pub trait Twin: World {
     /// changed but memory.
     fn alike(&self, leaders: &Self) -> bool;
 
+    /// Whether the processor is to ask again where it writes, as it sets out.
+    fn wants_writes_told(&mut self) -> bool {
+        false
+    }
+
     /// What is not alike, for a failure's account.
     fn differences(&self, leaders: &Self) -> Vec<String>;
 }
@@ -154,6 +159,9 @@ impl<W: Twin> Lockstep<W> {
     /// what was not alike there.
     pub fn advance(&mut self, pace: Pace, kick: &AtomicU32) -> Result<Stage, String> {
         kick.store(0, Release);
+        if self.leaders_world.wants_writes_told() {
+            self.leader.core.mmu.protect_all();
+        }
         let mut tier = Once {
             jit: &mut self.jit,
             pace,

@@ -8,6 +8,7 @@ mod pic;
 mod pit;
 
 use super::Twin;
+use super::follow::are_images;
 use crate::bare::world::set_msr;
 use pic::Pics;
 use pit::Pit;
@@ -33,7 +34,12 @@ pub struct Board {
     cmos: u8,
     /// Port 61h, but for what it tells.
     speaker: u8,
+    /// Pages that may have been written since writes were told last.
+    written: Vec<u64>,
 }
+
+/// So many pages are compared at each look.
+const MOST_WRITTEN: usize = 12;
 
 impl Board {
     pub fn new(mebibytes: usize) -> Board {
@@ -49,6 +55,7 @@ impl Board {
             requests: 0,
             cmos: 0,
             speaker: 0,
+            written: Vec::new(),
         }
     }
 
@@ -75,6 +82,38 @@ impl Board {
 
     pub fn acknowledge(&mut self) -> Option<u8> {
         self.pics.acknowledge()
+    }
+
+    /// Where the page is not the other board's: the place, the other's word and this one's. Saved flags may differ, and
+    /// whether a present page was accessed: the next instruction's page may have been looked up already.
+    fn differences_in_page(&self, other: &Board, page: u64) -> Vec<(u64, u64, u64)> {
+        let (mut mine, mut theirs) = ([0; 4096], [0; 4096]);
+        self.memory.peek(page, &mut mine);
+        other.memory.peek(page, &mut theirs);
+        const PRESENT: u64 = 1;
+        const ACCESSED: u64 = 1 << 5;
+        if mine == theirs {
+            return Vec::new();
+        }
+        let words = |bytes: [u8; 4096]| {
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .copied()
+                .map(u64::from_le_bytes)
+                .collect()
+        };
+        let (mine, theirs): (Vec<u64>, Vec<u64>) = (words(mine), words(theirs));
+        let words = (page..).step_by(8).zip(theirs).zip(mine);
+        words
+            .map(|((at, theirs), mine)| (at, theirs, mine))
+            .filter(|(_, theirs, mine)| {
+                theirs != mine
+                    && !are_images(*mine, *theirs)
+                    && !(mine ^ theirs == ACCESSED && mine & PRESENT != 0)
+            })
+            .collect()
     }
 
     fn now(&self) -> u64 {
@@ -141,14 +180,31 @@ fn identify(memory: &mut TestWorld) {
 
 impl Twin for Board {
     fn alike(&self, leaders: &Board) -> bool {
+        let mut pages = self.written.iter().chain(&leaders.written);
         self.requests == leaders.requests
+            && pages.all(|page| self.differences_in_page(leaders, *page).is_empty())
+    }
+
+    fn wants_writes_told(&mut self) -> bool {
+        let many = self.written.len() > MOST_WRITTEN;
+        if many {
+            self.written.clear();
+        }
+        many
     }
 
     fn differences(&self, leaders: &Board) -> Vec<String> {
-        if self.requests == leaders.requests {
-            return Vec::new();
+        let mut told = Vec::new();
+        if self.requests != leaders.requests {
+            told.push(format!("{} requests, not {}", leaders.requests, self.requests));
         }
-        vec![format!("{} requests, not {}", leaders.requests, self.requests)]
+        let words = self
+            .written
+            .iter()
+            .chain(&leaders.written)
+            .flat_map(|page| self.differences_in_page(leaders, *page));
+        told.extend(words.map(|(at, theirs, mine)| format!("[{at:#x}] is {theirs:#x}, not {mine:#x}")));
+        told
     }
 }
 
@@ -171,6 +227,11 @@ fn msr(state: &mut State, index: u32) -> Option<&mut u64> {
 
 impl Memory for Board {
     fn page(&mut self, gpa: GuestPhys, access: Access) -> Backing {
+        let page = gpa.0 & !0xfff;
+        let is_memory = page >> 12 < self.memory.len();
+        if access == Access::Write && is_memory && !self.written.contains(&page) {
+            self.written.push(page);
+        }
         self.memory.page(gpa, access)
     }
 
