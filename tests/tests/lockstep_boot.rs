@@ -160,6 +160,8 @@ fn debians_kernel() -> Result<()> {
         return Ok(());
     };
     pair.follower.forgives = Forgives::Images;
+    // On a busy machine the metronome can be late.
+    pair.follower.farthest = 1_000_000_000;
     let most = std::env::var("RING3_INSTRUCTIONS").map_or(Ok(300), |text| text.parse::<u64>())?;
     let begun = Instant::now();
     let end = boot(&mut pair, most * 1_000_000);
