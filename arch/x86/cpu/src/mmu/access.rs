@@ -28,7 +28,8 @@ impl Core {
             Class::User => Privilege::User,
             Class::Supervisor => Privilege::Supervisor,
             Class::Open => Privilege::Open,
-            Class::Checked => Privilege::User,
+            Class::Checked | Class::UserCode => Privilege::User,
+            Class::SupervisorCode => Privilege::Supervisor,
         }
     }
 

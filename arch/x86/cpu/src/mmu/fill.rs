@@ -44,7 +44,7 @@ impl Core {
         access: Access,
         privilege: Privilege,
     ) -> Step<Part> {
-        let table = self.mmu.table_ref(Class::of(privilege));
+        let table = self.mmu.table_ref(Class::of(privilege, access));
         let entry = table.entry(linear);
         let tag = match access {
             Access::Read => entry.read,
@@ -74,7 +74,7 @@ impl Core {
         } else {
             Privilege::Supervisor
         };
-        let table = self.mmu.table_ref(Class::of(privilege));
+        let table = self.mmu.table_ref(Class::of(privilege, Access::Execute));
         let entry = table.entry(linear);
         if entry.execute == linear & !0xfff {
             return Ok(Fetched {
@@ -130,7 +130,7 @@ impl Core {
             let reach = known.rights.reach();
             self.mmu.spaces.note_entered(linear, reach);
             self.mmu
-                .table(Class::of(privilege))
+                .table(Class::of(privilege, access))
                 .fill(linear, known.gpa, reach, page, kinds);
         }
         Ok((known, backing))

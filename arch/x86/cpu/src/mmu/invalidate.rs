@@ -170,7 +170,7 @@ impl Core {
     /// outlasts changes of CR3. False also where it is not known; [`Core::epoch`] is right for any code.
     #[inline]
     pub fn is_global_code(&self, linear: u64) -> bool {
-        let table = self.mmu.table_ref(Class::Supervisor);
+        let table = self.mmu.table_ref(Class::SupervisorCode);
         self.mode.cpl != 3
             && table.entry(linear).execute == linear & !0xfff
             && table.reach(linear) == Reach::Global

@@ -28,6 +28,7 @@ pub(crate) use invalidate::Cached;
 pub(crate) use spaces::Reach;
 pub use tlb::{Entry, Table};
 
+use crate::world::Access;
 use ring3_host::addr::GuestPhys;
 use second::Second;
 use spaces::Spaces;
@@ -44,15 +45,20 @@ pub enum Class {
     /// Supervisor, user pages reachable (no SMAP, or RFLAGS.AC).
     Open = 2,
     Checked = 3,
+    /// Instructions have tables of their own, lest their pages displace those of data that lie in the same slots.
+    UserCode = 4,
+    SupervisorCode = 5,
 }
 
 impl Class {
     #[inline]
-    fn of(privilege: Privilege) -> Class {
-        match privilege {
-            Privilege::User => Class::User,
-            Privilege::Supervisor => Class::Supervisor,
-            Privilege::Open => Class::Open,
+    fn of(privilege: Privilege, access: Access) -> Class {
+        match (privilege, access) {
+            (Privilege::User, Access::Execute) => Class::UserCode,
+            (_, Access::Execute) => Class::SupervisorCode,
+            (Privilege::User, _) => Class::User,
+            (Privilege::Supervisor, _) => Class::Supervisor,
+            (Privilege::Open, _) => Class::Open,
         }
     }
 }

@@ -7,8 +7,8 @@ use ring3_host::mem::HostPage;
 
 /// Address spaces whose translations are kept.
 pub const SLOTS: usize = 8;
-/// Classes of access per address space; see [`super::Class`].
-pub const CLASSES: usize = 4;
+/// Classes of access per address space, rounded up to a power of two; see [`super::Class`].
+pub const CLASSES: usize = 8;
 pub const ENTRIES: usize = 4096;
 
 /// A tag no access matches: it is not canonical, no 32-bit address comes near it, and what it would match belongs to
