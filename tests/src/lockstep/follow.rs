@@ -83,7 +83,7 @@ impl Tier for Block<'_> {
             return Some(Ended::Retired);
         }
         if let Some(path) = &mut self.path {
-            path.push(rip, blocks.code(block).unwrap_or_default());
+            path.push(rip, &blocks.code(block).unwrap_or_default());
         }
         None
     }

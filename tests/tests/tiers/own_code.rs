@@ -163,6 +163,28 @@ fn an_earlier_instruction_of_the_block() {
 }
 
 #[test]
+fn an_instruction_that_runs_into_the_page_stored_to() {
+    const ACROSS: u64 = 0x1_8000 - 3;
+    for (name, store) in STORES {
+        on_every_tier(|m| {
+            m.code(ACROSS, |a| {
+                let mut patched = a.create_label();
+                add_patched(a, &mut patched)?;
+                a.dec(ecx)?;
+                a.jne(START)?;
+                a.hlt()
+            });
+            sum(m, store, |a, store| {
+                a.mov(edi, ACROSS as i32 + 3)?;
+                store(a)?;
+                a.jmp(ACROSS)
+            });
+            assert_eq!(m.gpr(RBX), ROUNDS * (ROUNDS + 1) / 2, "{name}");
+        });
+    }
+}
+
+#[test]
 fn another_block_that_is_jumped_to_directly() {
     for (name, store) in STORES {
         on_every_tier(|m| {

@@ -176,6 +176,31 @@ fn of_code() {
 }
 
 #[test]
+fn of_code_that_an_instruction_runs_into() {
+    const BEFORE: u64 = 0x60_0000;
+    for (name, flush) in FLUSHES {
+        println!("{name}");
+        on_every_tier(|m| {
+            // MOV EAX, imm32, whose immediate is in the page that is edited; RET
+            m.map(WINDOW - PAGE, BEFORE, P | W, Size::Small);
+            m.world.poke(BEFORE + PAGE - 1, &[0xb8]);
+            for (gpa, value) in PAGES[0].gpas.into_iter().zip(1..) {
+                m.world.poke(gpa, &[value, 0, 0, 0, 0xc3]);
+            }
+            prepare(m, &PAGES[0], P | W);
+            alternate(
+                m,
+                |a| {
+                    a.mov(rdx, WINDOW - 1)?;
+                    a.call(rdx)
+                },
+                flush,
+            );
+        });
+    }
+}
+
+#[test]
 fn of_code_that_is_jumped_to() {
     // MOV EAX, imm32; JMP RCX
     each(

@@ -256,12 +256,14 @@ impl Jit {
         for (from, to) in made.faults {
             self.faults.add((from - start) as u32, (to - start) as u32);
         }
+        let (physical, second) = blocks.pages_of(index);
         let translation = Translation {
             linear,
             setting,
             page: self.links.page(PageKey {
                 linear: linear >> 12,
-                physical: blocks.page_of(index),
+                physical,
+                second,
                 setting,
             }),
             entries: made.entries,

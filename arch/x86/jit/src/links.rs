@@ -1,8 +1,9 @@
 //! Jumps between translations of different pages, and when they may be taken.
 //!
-//! A page of code is known by its linear and its guest-physical address, and by what its translations take for granted. Its
-//! translations are reached from elsewhere (through words of memory, the jump cache) only while it is active: from when the
-//! processor was seen to fetch code at that linear address from that guest-physical page, until that may have changed. What
+//! A page of code is known by its linear and its guest-physical address, and by what its translations take for granted. An
+//! instruction that runs into the next page has a page of its own, known by both guest-physical addresses. The
+//! translations of a page are reached from elsewhere (through words of memory, the jump cache) only while it is active: from when
+//! the processor was seen to fetch code at that linear address from that guest-physical page, until that may have changed. What
 //! leads to a page is kept while it is not active, so that another process that maps the same program finds it again.
 
 use crate::Setting;
@@ -55,6 +56,8 @@ impl Translation {
 pub struct PageKey {
     pub linear: u64,
     pub physical: u64,
+    /// The page behind it, for the translation of an instruction that runs into that one.
+    pub second: Option<u64>,
     pub setting: Setting,
 }
 
@@ -142,7 +145,7 @@ impl Links {
             return;
         };
         if !page.active {
-            let global = core.is_global_code(translation.linear);
+            let global = page.key.second.is_none() && core.is_global_code(translation.linear);
             self.activate(translation.page, jumps, memory);
             let list = if global { &mut self.global } else { &mut self.local };
             list.push(translation.page);
@@ -263,7 +266,8 @@ impl Links {
     pub fn drop_page(&mut self, physical: u64, jumps: &mut Jumps, memory: &mut CodeMemory) {
         self.pending = None;
         for number in 0..self.pages.len() as u32 {
-            if self.pages[number as usize].key.physical == physical {
+            let key = &self.pages[number as usize].key;
+            if key.physical == physical || key.second == Some(physical) {
                 let active = self.pages[number as usize].active;
                 self.deactivate(number, jumps, memory);
                 let page = &mut self.pages[number as usize];

@@ -1,4 +1,4 @@
-//! What is translated as one piece: blocks that follow each other within a page, along the way that was taken most often
+//! What is translated as one piece: an instruction that runs into another page, or blocks that follow each other within one, along the way that was taken most often
 //! while they were interpreted.
 //!
 //! A trace goes on behind calls (the callee returns there), behind what only the interpreter can do, and through jumps; the other way of a conditional jump leaves it. If it
@@ -127,7 +127,10 @@ impl Collector<'_> {
             if let Some(last) = self.steps.last_mut() {
                 last.way = way;
             }
-            if next == self.head && self.steps.len() * 2 <= MOST {
+            if next == self.head
+                && !self.blocks.get(self.first).crosses_page()
+                && self.steps.len() * 2 <= MOST
+            {
                 let again = self.steps.len();
                 self.steps.extend_from_within(..);
                 return End::Loop(again);
@@ -151,11 +154,11 @@ impl Collector<'_> {
 
     /// Adds the instructions of a block, up to the first that must be the interpreter's.
     fn block(&mut self, block: &Block, linear: u64) -> Option<End> {
-        let Some(code) = self.blocks.code(block).filter(|_| !block.crosses_page()) else {
+        let Some(code) = self.blocks.code(block) else {
             return Some(End::Leave(linear));
         };
         let first = self.steps.len();
-        let mut decoder = Decoder::with_ip(64, code, linear, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(64, &code, linear, DecoderOptions::NONE);
         let mut end = None;
         for op in &block.ops {
             let instr = decoder.decode();
@@ -205,9 +208,10 @@ impl Collector<'_> {
         }
     }
 
-    /// The block at an address of the same page, if there is one that can follow.
+    /// The block at an address of the same page, if there is one that can follow. An instruction that runs into the next page
+    /// is a trace by itself.
     fn follows(&self, linear: u64) -> Option<u32> {
-        if linear >> 12 != self.head >> 12 {
+        if self.blocks.get(self.first).crosses_page() || linear >> 12 != self.head >> 12 {
             return None;
         }
         let index = self.blocks.neighbour(self.first, linear)?;

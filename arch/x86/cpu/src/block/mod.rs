@@ -20,6 +20,7 @@ use page::CodePage;
 use ring3_host::addr::GuestPhys;
 use ring3_host::mem::{HostFault, HostPage};
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 
 pub struct Block {
     pub ops: Box<[Op]>,
@@ -221,9 +222,10 @@ impl Blocks {
         self.dropped.replace(Vec::new())
     }
 
-    /// The guest-physical page that a block begins in.
-    pub fn page_of(&self, block: u32) -> u64 {
-        self.get(block).start & !0xfff
+    /// The guest-physical pages that a block begins in, and that its only instruction runs into.
+    pub fn pages_of(&self, block: u32) -> (u64, Option<u64>) {
+        let block = self.get(block);
+        (block.start & !0xfff, block.second.map(|second| second & !0xfff))
     }
 
     /// Drops everything.
@@ -261,11 +263,17 @@ impl Blocks {
         &mut self.slab[index as usize]
     }
 
-    /// The bytes a block was made from, if they lie in one page.
-    pub fn code(&self, block: &Block) -> Option<&[u8]> {
+    /// The bytes a block was made from.
+    pub fn code(&self, block: &Block) -> Option<Cow<'_, [u8]>> {
         let page = self.pages.get(&(block.start & !0xfff))?;
-        let offset = (block.start & 0xfff) as usize;
-        page.bytes(offset, usize::from(block.len))
+        let (offset, len) = ((block.start & 0xfff) as usize, usize::from(block.len));
+        let Some(second) = block.second else {
+            return page.bytes(offset, len).map(Cow::Borrowed);
+        };
+        let here = len.min(4096 - offset);
+        let mut code = page.bytes(offset, here)?.to_vec();
+        code.extend_from_slice(self.pages.get(&(second & !0xfff))?.bytes(0, len - here)?);
+        Some(Cow::Owned(code))
     }
 
     /// The block that begins at that place of the page that `block` begins in, decoded for the same mode.
