@@ -190,9 +190,9 @@ fn write_callout(e: &mut Emitter, handler: u64, save_vector: At, leave: At) {
 
 /// R14 = the software TLB's entry of the address in R15, R15 = how far that is from the entry's tag; changes flags.
 pub fn find_page(e: &mut Emitter, touch: Touch) {
-    // mov r14d, r15d; shr r14d, 7; and r14d, 1ffe0h
+    // rorx r14d, r15d, 7; and r14d, 1ffe0h
     e.raw(&[
-        0x45, 0x89, 0xfe, 0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0xff, 1, 0,
+        0xc4, 0x43, 0x7b, 0xf0, 0xf7, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0xff, 1, 0,
     ]);
     e.add_from(R14, TABLE);
     // sub r15, [r14 + tag]
