@@ -74,7 +74,7 @@ const fn kernel(name: &'static str, what: &'static str) -> Workload {
 const SH_LOOP: &str = include_str!("../programs/sh-loop.sh");
 const FORK_EXEC: &str = include_str!("../programs/fork-exec.sh");
 
-pub const WORKLOADS: [Workload; 25] = [
+pub const WORKLOADS: [Workload; 26] = [
     row(
         "boot",
         Kind::Boot,
@@ -108,7 +108,8 @@ pub const WORKLOADS: [Workload; 25] = [
     row("pio-in", Kind::Exit, "a port read that the client answers"),
     row("mmio-write", Kind::Exit, "a store that the client handles"),
     row("mmio-read", Kind::Exit, "a load that the client answers"),
-    row("hypercall", Kind::Exit, "a hypercall that KVM answers"),
+    row("hypercall", Kind::Exit, "a hypercall that the client answers"),
+    row("hypercall-in", Kind::Exit, "a hypercall that KVM answers"),
     row("cpuid", Kind::Exit, "CPUID, which KVM answers"),
     row(
         "hlt-wake",

@@ -30,7 +30,7 @@ struct Way {
     measure: fn(&Kvm, Duration) -> Result<Pace>,
 }
 
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 9] = [
     Way {
         name: "pio-out",
         measure: trips::pio_out,
@@ -50,6 +50,10 @@ const WAYS: [Way; 8] = [
     Way {
         name: "hypercall",
         measure: trips::hypercall,
+    },
+    Way {
+        name: "hypercall-in",
+        measure: trips::hypercall_inside,
     },
     Way {
         name: "cpuid",

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ring3_client::{Kvm, VcpuExit};
+use ring3_uapi::cap::KVM_CAP_EXIT_HYPERCALL;
 use ring3_uapi::x86::KvmRegs;
+use ring3_uapi::x86::pv::{KVM_EXIT_HYPERCALL_VALID_MASK, KVM_HC_MAP_GPA_RANGE, KVM_HC_VAPIC_POLL_IRQ};
 
 use crate::guest::{DEVICE, Guest, HANDLERS, Irqchip, PORT, run};
 use crate::{BATCH, Pace};
@@ -95,11 +97,52 @@ fn inside(
     Ok(pace)
 }
 
+/// A hypercall that the client asked for, and answers.
 pub fn hypercall(kvm: &Kvm, time: Duration) -> Result<Pace> {
+    const ANSWER: u64 = 7;
+    let guest = Guest::new(kvm, Irqchip::Client)?;
+    guest
+        .vm
+        .enable_cap(KVM_CAP_EXIT_HYPERCALL, [KVM_EXIT_HYPERCALL_VALID_MASK, 0, 0, 0])
+        .context("KVM_CAP_EXIT_HYPERCALL")?;
+    // mov eax, number; vmcall or vmmcall; jmp to the first
+    let last = if guest.is_amd() { 0xd9 } else { 0xc1 };
+    let code = [
+        0xb8,
+        KVM_HC_MAP_GPA_RANGE as u8,
+        0,
+        0,
+        0,
+        0x0f,
+        0x01,
+        last,
+        0xeb,
+        0xf6,
+    ];
+    let regs = KvmRegs {
+        rcx: 1,
+        ..KvmRegs::default()
+    };
+    let vcpu = guest.processor(0, &code, regs)?;
+    Pace::of(time, || {
+        for _ in 0..BATCH {
+            let exit = run(&vcpu)?;
+            ensure!(
+                matches!(exit, VcpuExit::Hypercall(_)),
+                "the guest came back with {exit:?}"
+            );
+            vcpu.complete_hypercall(ANSWER);
+        }
+        Ok(())
+    })
+}
+
+/// One that KVM answers by itself.
+pub fn hypercall_inside(kvm: &Kvm, time: Duration) -> Result<Pace> {
     // mov eax, KVM_HC_VAPIC_POLL_IRQ, which does nothing and answers 0; vmcall or vmmcall
     let body = |guest: &Guest| {
         let last = if guest.is_amd() { 0xd9 } else { 0xc1 };
-        vec![0xb8, 1, 0, 0, 0, 0x0f, 0x01, last]
+        vec![0xb8, KVM_HC_VAPIC_POLL_IRQ as u8, 0, 0, 0, 0x0f, 0x01, last]
     };
     inside(kvm, time, body, |regs| regs.rax == 0)
 }

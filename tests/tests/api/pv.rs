@@ -2,7 +2,7 @@
 
 use crate::*;
 use ring3_client::VcpuExit;
-use ring3_uapi::cap::KVM_CAP_X86_DISABLE_EXITS;
+use ring3_uapi::cap::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_X86_DISABLE_EXITS};
 use ring3_uapi::x86::pv::*;
 use ring3_uapi::x86::*;
 use std::time::{Duration, Instant};
@@ -154,6 +154,62 @@ fn clocks_are_paired() {
     assert!((tsc_before..=vcpu.get_msr(0x10).unwrap()).contains(&pair.tsc));
     assert_eq!(call([0xa000, 1]), (KVM_EOPNOTSUPP as u32).wrapping_neg());
     assert_eq!(call([0xf000_0000, 0]), (KVM_EFAULT as u32).wrapping_neg());
+}
+
+#[test]
+fn the_client_answers_the_hypercalls_it_asked_for() {
+    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let offered = kvm().unwrap().check_extension(KVM_CAP_EXIT_HYPERCALL).unwrap() as u64;
+    if offered == 0 {
+        eprintln!("skipped: the_client_answers_the_hypercalls_it_asked_for: not offered");
+        return;
+    }
+    assert_eq!(offered, KVM_EXIT_HYPERCALL_VALID_MASK);
+    let ram = memory(0x10000);
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    looks_twice(&ram, &vcpu);
+    let call = |args| {
+        ram.write(CODE as usize, &calls(KVM_HC_MAP_GPA_RANGE as u8, args))
+            .unwrap();
+        let regs = KvmRegs {
+            rip: CODE,
+            rdx: 0x11,
+            rflags: 2,
+            ..Default::default()
+        };
+        vcpu.set_regs(&regs).unwrap();
+        vcpu.run().unwrap()
+    };
+    let answer = |exit| {
+        assert!(matches!(exit, VcpuExit::IoOut(_)), "{exit:?}");
+        vcpu.get_regs().unwrap().rax as u32
+    };
+    let negated = |error: u64| (error as u32).wrapping_neg();
+    let enable = |hypercalls| vm.enable_cap(KVM_CAP_EXIT_HYPERCALL, [hypercalls, 0, 0, 0]);
+    // Nobody asked for them.
+    assert_eq!(answer(call([0x8000, 4])), negated(KVM_ENOSYS));
+    assert_eq!(enable(offered | 1 << KVM_HC_SEND_IPI), Err(Errno::EINVAL));
+    assert_eq!(enable(offered), OK);
+    for range in [[0x8000, 0], [0x8100, 1]] {
+        assert_eq!(answer(call(range)), negated(KVM_EINVAL), "{range:x?}");
+    }
+    for value in [0, negated(KVM_EINVAL).into(), 0x5_0000_0007] {
+        let exit = call([0x8000, 4]);
+        let VcpuExit::Hypercall(asked) = exit else {
+            panic!("{exit:?}");
+        };
+        assert_eq!(
+            (asked.nr, asked.ret, asked.flags),
+            (KVM_HC_MAP_GPA_RANGE.into(), 0, 0)
+        );
+        assert_eq!(asked.args[..3], [0x8000, 4, 0x11]);
+        vcpu.complete_hypercall(value);
+        assert_eq!(answer(vcpu.run().unwrap()), value as u32);
+    }
+    assert_eq!(enable(0), OK);
+    assert_eq!(answer(call([0x8000, 4])), negated(KVM_ENOSYS));
 }
 
 #[test]

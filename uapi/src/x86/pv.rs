@@ -104,6 +104,11 @@ rows! { HYPERCALLS, "Hypercalls.":
     KVM_HC_MAP_GPA_RANGE = 12;
 }
 
+/// What KVM_CAP_EXIT_HYPERCALL may hand to the client: bits by the numbers of hypercalls.
+pub const KVM_EXIT_HYPERCALL_VALID_MASK: u64 = 1 << KVM_HC_MAP_GPA_RANGE;
+/// In the flags of KVM_EXIT_HYPERCALL: the guest called from 64-bit code.
+pub const KVM_EXIT_HYPERCALL_LONG_MODE: u64 = 1 << 0;
+
 // What a hypercall returns in RAX, negated.
 pub const KVM_ENOSYS: u64 = 1000;
 pub const KVM_EFAULT: u64 = 14;

@@ -47,6 +47,11 @@ pub enum Exit {
         reason: u32,
         data: u64,
     },
+    Hypercall {
+        number: u64,
+        args: [u64; 3],
+        flags: u64,
+    },
     Halt,
     Shutdown,
     InterruptWindow,
@@ -93,6 +98,10 @@ enum Answer {
     WroteMsr {
         index: u32,
         fault: bool,
+    },
+    Hypercall {
+        number: u64,
+        value: u64,
     },
 }
 
@@ -184,6 +193,10 @@ impl Pending {
                     fault: error != 0,
                 }
             }
+            Some(Exit::Hypercall { number, .. }) => Answer::Hypercall {
+                number,
+                value: page.load(HYPERCALL_RET),
+            },
             _ => return,
         };
         self.answers.push(answer);
@@ -251,6 +264,14 @@ impl Pending {
     pub fn take_wrote_msr(&mut self, index: u32) -> Option<Result<(), ()>> {
         match self.take(|a| matches!(a, Answer::WroteMsr { index: i, .. } if *i == index))? {
             Answer::WroteMsr { fault, .. } => Some(if fault { Err(()) } else { Ok(()) }),
+            _ => None,
+        }
+    }
+
+    /// What the client has a hypercall return.
+    pub fn take_hypercall(&mut self, call: u64) -> Option<u64> {
+        match self.take(|a| matches!(a, Answer::Hypercall { number, .. } if *number == call))? {
+            Answer::Hypercall { value, .. } => Some(value),
             _ => None,
         }
     }
@@ -334,6 +355,16 @@ fn fill(page: &SharedPages, exit: &Exit) {
                     ..RunMsr::default()
                 },
             );
+        }
+        Exit::Hypercall { number, args, flags } => {
+            let mut call = RunHypercall {
+                nr: number,
+                flags,
+                ..RunHypercall::default()
+            };
+            call.args[..3].copy_from_slice(&args);
+            reason(page, KVM_EXIT_HYPERCALL);
+            page.store(PAYLOAD, &call);
         }
         Exit::Halt => reason(page, KVM_EXIT_HLT),
         Exit::Shutdown => reason(page, KVM_EXIT_SHUTDOWN),

@@ -1,25 +1,28 @@
 //! KVM's hypercalls.
 //!
-//! Not supported: MAP_GPA_RANGE, and SCHED_YIELD (its CPUID bit is absent).
+//! MAP_GPA_RANGE is the client's, if it wants it. Not supported: SCHED_YIELD (its CPUID bit is absent).
 
-use ring3_host::addr::GuestPhys;
+use ring3_host::addr::{GuestPhys, PAGE_SIZE};
 use ring3_host::time::realtime_and_tsc;
 use ring3_uapi::x86::pv::*;
-use ring3_x86_cpu::State;
 use ring3_x86_cpu::state::{RAX, RBX, RCX, RDX, RSI};
+use ring3_x86_cpu::{Refusal, State};
+use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 use crate::cpuid::features::pv;
+use crate::exit::Exit;
 use crate::vcpu::{Unit, X86Vcpu};
 
 // What hypercalls answer: the guest's error numbers.
 const ENOSYS: u64 = KVM_ENOSYS.wrapping_neg();
 const EPERM: u64 = KVM_EPERM.wrapping_neg();
+const EINVAL: u64 = KVM_EINVAL.wrapping_neg();
 const EFAULT: u64 = KVM_EFAULT.wrapping_neg();
 const EOPNOTSUPP: u64 = KVM_EOPNOTSUPP.wrapping_neg();
 
-/// VMCALL or VMMCALL: number and arguments from the registers, the answer to RAX.
-pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) {
+/// VMCALL or VMMCALL: number and arguments from the registers, the answer to RAX. Pauses if it is the client that answers.
+pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) -> Result<(), Refusal> {
     let wide = state.code64();
     let arg = |i: usize| {
         if wide {
@@ -29,13 +32,45 @@ pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) {
         }
     };
     let (number, args) = (arg(RAX), [arg(RBX), arg(RCX), arg(RDX), arg(RSI)]);
-    let answer = if state.cpl() != 0 {
-        EPERM
-    } else {
-        dispatch(vcpu, unit, number, args, wide)
+    let answer = match unit.io.take_hypercall(number) {
+        Some(answer) => answer,
+        None => {
+            vcpu.stats().hypercalls.add(1);
+            match answer(vcpu, unit, state.cpl(), number, args, wide) {
+                Some(answer) => answer,
+                None => {
+                    let [gpa, pages, attributes, _] = args;
+                    unit.io.queue(Exit::Hypercall {
+                        number,
+                        args: [gpa, pages, attributes],
+                        flags: if wide { KVM_EXIT_HYPERCALL_LONG_MODE } else { 0 },
+                    });
+                    return Err(Refusal::Pause);
+                }
+            }
+        }
     };
-    vcpu.stats().hypercalls.add(1);
     state.gpr[RAX] = if wide { answer } else { answer & 0xffff_ffff };
+    Ok(())
+}
+
+/// `None` if the client is to be asked.
+fn answer(vcpu: &X86Vcpu, unit: &mut Unit, cpl: u8, number: u64, args: [u64; 4], wide: bool) -> Option<u64> {
+    if cpl != 0 {
+        return Some(EPERM);
+    }
+    let exits = vcpu.vm().arch().settings.hypercall_exits.load(Ordering::Relaxed);
+    if number == u64::from(KVM_HC_MAP_GPA_RANGE) && exits >> number & 1 != 0 {
+        return (!is_range(args[0], args[1])).then_some(EINVAL);
+    }
+    Some(dispatch(vcpu, unit, number, args, wide))
+}
+
+/// Whether these are pages of guest-physical memory: at least one, and none beyond the last number.
+fn is_range(gpa: u64, pages: u64) -> bool {
+    let page = PAGE_SIZE;
+    let first = gpa / page;
+    gpa.is_multiple_of(page) && first.wrapping_add(pages) > first
 }
 
 fn has(unit: &Unit, bit: u32) -> bool {

@@ -17,6 +17,8 @@ pub struct Settings {
     pub disabled_exits: AtomicU64,
     /// KVM_CAP_X86_USER_SPACE_MSR: reasons for which MSR accesses go to the client.
     pub user_space_msr: AtomicU64,
+    /// KVM_CAP_EXIT_HYPERCALL: hypercalls that go to the client, as bits.
+    pub hypercall_exits: AtomicU64,
     /// KVM_CAP_EXCEPTION_PAYLOAD.
     pub exception_payload: AtomicBool,
     /// KVM_CAP_X86_TRIPLE_FAULT_EVENT.
@@ -41,6 +43,7 @@ impl Default for Settings {
             x2apic_api: AtomicU64::new(0),
             disabled_exits: AtomicU64::new(0),
             user_space_msr: AtomicU64::new(0),
+            hypercall_exits: AtomicU64::new(0),
             exception_payload: AtomicBool::new(false),
             triple_fault_event: AtomicBool::new(false),
             guest_reads_platform_info: AtomicBool::new(true),

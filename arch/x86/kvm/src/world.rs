@@ -241,8 +241,7 @@ impl Platform for Machine<'_> {
     }
 
     fn hypercall(&mut self, state: &mut State) -> Result<(), Refusal> {
-        hypercall::execute(self.vcpu, self.unit, state);
-        Ok(())
+        hypercall::execute(self.vcpu, self.unit, state)
     }
 
     fn task_priority(&mut self, _: &State) -> u8 {

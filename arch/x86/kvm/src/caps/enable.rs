@@ -58,6 +58,10 @@ pub fn on_vm(vm: &X86Vm, cap: &KvmEnableCap) -> Result<i64, Errno> {
             let value = within(value, u64::from(KVM_MSR_EXIT_REASON_VALID_MASK))?;
             set.user_space_msr.store(value, Ordering::Relaxed);
         }
+        KVM_CAP_EXIT_HYPERCALL => {
+            let value = within(value, pv::KVM_EXIT_HYPERCALL_VALID_MASK)?;
+            set.hypercall_exits.store(value, Ordering::Relaxed);
+        }
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)

@@ -5,6 +5,7 @@
 pub mod enable;
 
 use ring3_uapi::cap::*;
+use ring3_uapi::x86::pv;
 use ring3_uapi::x86::{
     KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_GUESTDBG_BLOCKIRQ,
     KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_INJECT_DB, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP,
@@ -80,6 +81,9 @@ const ANSWERS: &[Answer] = &[
     Answer(KVM_CAP_EXCEPTION_PAYLOAD, || 1),
     Answer(KVM_CAP_X86_USER_SPACE_MSR, || 1),
     Answer(KVM_CAP_X86_MSR_FILTER, || 1),
+    Answer(KVM_CAP_EXIT_HYPERCALL, || {
+        pv::KVM_EXIT_HYPERCALL_VALID_MASK as i64
+    }),
     Answer(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, || 1),
     Answer(KVM_CAP_SET_GUEST_DEBUG2, || i64::from(GUEST_DEBUG)),
     Answer(KVM_CAP_SREGS2, || 1),
