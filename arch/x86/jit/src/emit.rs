@@ -227,11 +227,19 @@ impl Emitter {
     pub fn lea_scaled(&mut self, reg: Reg, base: Reg, scaled: Reg, scale: u8) {
         let rex = 0x48 | reg.high() << 2 | scaled.high() << 1 | base.high();
         let sib = (scale.trailing_zeros() as u8) << 6 | scaled.low() << 3 | base.low();
-        self.raw(&[rex, 0x8d, 0x44 | reg.low() << 3, sib, 0]);
+        if base.low() == 5 {
+            self.raw(&[rex, 0x8d, 0x44 | reg.low() << 3, sib, 0]);
+        } else {
+            self.raw(&[rex, 0x8d, 0x04 | reg.low() << 3, sib]);
+        }
     }
 
     /// reg = base + displacement; leaves flags.
     pub fn lea(&mut self, reg: Reg, base: Reg, displacement: i32) {
+        if displacement == 0 {
+            // Which takes the processor no time.
+            return self.mov(reg, base);
+        }
         let rex = 0x48 | reg.high() << 2 | base.high();
         let needs_sib = base.low() == 4;
         let short = i8::try_from(displacement).is_ok();
@@ -249,6 +257,9 @@ impl Emitter {
 
     /// to = from, 64 bits.
     pub fn mov(&mut self, to: Reg, from: Reg) {
+        if to == from {
+            return;
+        }
         self.raw(&[
             0x48 | from.high() << 2 | to.high(),
             0x89,

@@ -478,6 +478,10 @@ impl Translator<'_> {
         } else {
             let (base, index) = self.address_registers(instr)?;
             let wide = base.size().max(index.size()) != 4;
+            if wide && index == Register::None && instr.memory_displacement64() == 0 {
+                self.e.mov(R15, Reg(base.number() as u8));
+                return self.add_segment(instr);
+            }
             let operand = MemoryOperand::new(
                 base,
                 index,
@@ -494,6 +498,11 @@ impl Translator<'_> {
             };
             self.e.instruction(&lea?)?;
         }
+        self.add_segment(instr)
+    }
+
+    /// Adds the base of the instruction's segment to R15.
+    fn add_segment(&mut self, instr: &Instruction) -> Emitted {
         let base = match instr.memory_segment() {
             Register::FS => FS_BASE,
             Register::GS => GS_BASE,
