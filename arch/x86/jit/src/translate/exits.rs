@@ -237,8 +237,13 @@ impl Translator<'_> {
                 self.write_interrupted(size, moves);
                 elsewhere.push(self.e.jump());
             }
-            for miss in slow.trouble.stack {
+            let count = slow.trouble.stack.len();
+            for (n, miss) in slow.trouble.stack.into_iter().enumerate() {
                 self.write_stack_miss(miss);
+                if n + 1 < count {
+                    // Not into the way of the instruction's other access.
+                    elsewhere.push(self.e.jump());
+                }
             }
             let here = self.e.address(self.e.here());
             for forward in elsewhere {
