@@ -15,8 +15,15 @@ fn compare(family: Family, mode: Mode, usual_cases: usize, floor: usize) {
     let seed = seed();
     println!("{name}: RING3_SEED={seed:#x}");
     let mut host = Native::new().expect("a child process to execute code in");
-    let mut ours = Interpreter::new();
-    let report = run(family, mode, seed, cases(usual_cases), &mut host, &mut ours);
+    let mut interpreter = Interpreter::new();
+    let report = run(
+        family,
+        mode,
+        seed,
+        cases(usual_cases),
+        &mut host,
+        &mut [&mut interpreter],
+    );
     report.conclude(&name, seed, floor);
     if mode != Mode::Long {
         return;
@@ -24,14 +31,14 @@ fn compare(family: Family, mode: Mode, usual_cases: usize, floor: usize) {
     let Some(translator) = Jit::eager() else {
         return println!("{name}: skipped on the translator, which needs more of the host");
     };
-    let mut ours = Interpreter::with(translator);
+    let mut translator = Interpreter::with(translator);
     let report = run(
         family,
         mode,
         seed,
         cases(usual_cases).div_ceil(2),
         &mut host,
-        &mut ours,
+        &mut [&mut interpreter, &mut translator],
     );
     report.conclude(&format!("{name}, translated"), seed, floor);
 }

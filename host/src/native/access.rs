@@ -153,20 +153,24 @@ fn is_amd() -> bool {
     })
 }
 
-/// What the alignment check wants: the size of what is accessed at once, 16 bytes at most.
+/// What the alignment check wants. AMD's processors look at what is accessed at once, 16 bytes at most, and so at single
+/// elements under a mask; Intel's look at whole operands, but at none of 16 bytes or more, nor at packed half-precision
+/// numbers.
 fn checked(instr: &Instruction, lanes: Lanes) -> u8 {
+    let amd = is_amd();
     match lanes {
         Lanes::Signs { .. } | Lanes::MmxSigns { .. } => 1,
-        Lanes::Opmask { size, .. } | Lanes::Packed { size, .. } | Lanes::Repeated { size, .. } => size,
-        Lanes::All if is_packed(instr) && instr.op0_kind() == OpKind::Memory => {
+        Lanes::Opmask { size, .. } | Lanes::Packed { size, .. } | Lanes::Repeated { size, .. } if amd => size,
+        Lanes::All if amd && is_packed(instr) && instr.op0_kind() == OpKind::Memory => {
             instr.memory_size().element_size().max(1) as u8
         }
-        Lanes::All => match instr.memory_size().size() {
+        _ => match instr.memory_size().size() {
+            8 if !amd && matches!(instr.mnemonic(), Mnemonic::Vcvtph2ps | Mnemonic::Vcvtps2ph) => 1,
             size @ (1 | 2 | 4 | 8) => size as u8,
             10 => 8,
             14 | 94 => 2,
             28 | 108 => 4,
-            _ if instr.mnemonic() == Mnemonic::Cmpxchg16b => 1,
+            _ if !amd || instr.mnemonic() == Mnemonic::Cmpxchg16b => 1,
             _ => 16,
         },
     }

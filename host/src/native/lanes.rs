@@ -208,7 +208,8 @@ fn mask_element(name: &str, instr: &Instruction) -> usize {
     let code = instr.op_code();
     if code.can_broadcast() {
         code.broadcast_memory_size().size()
-    } else if name.contains("32x") {
+    } else if name.contains("32x") || name.ends_with("csh") {
+        // The latter's is a complex number, of two halves.
         4
     } else if name.contains("64x") {
         8

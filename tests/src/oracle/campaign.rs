@@ -7,6 +7,7 @@ use super::forms::{Family, Form, of_family};
 use super::operands::Encoded;
 use super::{Executor, Machine, Mode, Trap, case, compare, values};
 use fastrand::Rng;
+use iced_x86::Instruction;
 use std::collections::BTreeMap;
 
 /// What a run found.
@@ -45,14 +46,15 @@ pub fn cases(usual: usize) -> usize {
     variable("RING3_CASES").map_or(usual, |text| text.parse().expect("RING3_CASES is a number"))
 }
 
-/// Tries every form of `family`, `cases` times each.
+/// Tries every form of `family`, `cases` times each, on the host and on each of ours. Those are compared with one another
+/// too, since the host may be of another maker.
 pub fn run(
     family: Family,
     mode: Mode,
     seed: u64,
     cases: usize,
     host: &mut dyn Executor,
-    ours: &mut dyn Executor,
+    ours: &mut [&mut dyn Executor],
 ) -> Report {
     let only = variable("RING3_FORMS");
     let mut report = Report::default();
@@ -83,7 +85,7 @@ fn one_form(
     form: &Form,
     cases: usize,
     host: &mut dyn Executor,
-    ours: &mut dyn Executor,
+    ours: &mut [&mut dyn Executor],
     report: &mut Report,
 ) {
     let mut memory = values::memory(rng);
@@ -96,16 +98,12 @@ fn one_form(
         }
         let Some(encoded) = &encoded else { continue };
         let start = case::machine(rng, encoded, memory);
-        let (mut theirs, mut mine) = (start.clone(), start.clone());
+        let mut theirs = start.clone();
         let truth = host.run(&mut theirs).expect("the host CPU executes the case");
-        let result = ours.run(&mut mine);
         report.cases += 1;
         *report.ends.entry(truth.vector).or_default() += 1;
         did_something |= truth.vector != UNDEFINED;
-        let found = match result {
-            Ok(trap) => compare::differences(&encoded.instr, &start, (&theirs, truth), (&mine, trap)),
-            Err(lost) => vec![format!("{}: {lost}", ours.name())],
-        };
+        let found = all_differences(&encoded.instr, &start, (&theirs, truth), ours);
         if !found.is_empty() {
             report.failed_cases += 1;
             if !failed && report.failures.len() < TOLD {
@@ -121,6 +119,34 @@ fn one_form(
     } else {
         report.idle.push(form.to_string());
     }
+}
+
+/// How the ends of all of ours differ from the host's, and from the end of the first of ours.
+pub fn all_differences(
+    instr: &Instruction,
+    start: &Machine,
+    host: (&Machine, Trap),
+    ours: &mut [&mut dyn Executor],
+) -> Vec<String> {
+    let mut first: Option<(Machine, Trap)> = None;
+    let mut all = Vec::new();
+    for tier in ours {
+        let mut mine = start.clone();
+        let trap = match tier.run(&mut mine) {
+            Ok(trap) => trap,
+            Err(lost) => {
+                all.push(format!("{}: {lost}", tier.name()));
+                continue;
+            }
+        };
+        let mut found = compare::differences(instr, start, host, (&mine, trap));
+        if let (true, Some((machine, other))) = (found.is_empty(), &first) {
+            found = compare::strict(instr, start, (machine, *other), (&mine, trap));
+        }
+        all.extend(found.iter().map(|found| format!("{}: {found}", tier.name())));
+        first.get_or_insert((mine, trap));
+    }
+    all
 }
 
 fn describe(

@@ -1,7 +1,7 @@
 //! Telling two ends of the same case apart, but for what the architecture leaves undefined.
 
 use super::layout::{self, PAGE};
-use super::{CODE64, Machine, Trap, VectorState, save};
+use super::{CODE64, Machine, Trap, VectorState, makers, save};
 use iced_x86::{CodeSize, Instruction, Mnemonic as M, Register, RflagsBits};
 
 /// One difference, in words.
@@ -12,8 +12,25 @@ const NOT_COMPARED: u64 = 1 << 16 | 1 << 9;
 
 const BREAKPOINT: u64 = 3;
 
-/// How `ours` differs from `host`.
+/// How `ours` differs from `host`, whoever made that.
 pub fn differences(
+    instr: &Instruction,
+    start: &Machine,
+    host: (&Machine, Trap),
+    ours: (&Machine, Trap),
+) -> Vec<Difference> {
+    let found = strict(instr, start, host, ours);
+    if found.is_empty() {
+        return found;
+    }
+    match makers::elsewhere(instr, start, host, ours) {
+        Some(end) => strict(instr, start, (&end.machine, end.trap), ours),
+        None => found,
+    }
+}
+
+/// How `ours` differs from `host`, where both are to do the same.
+pub fn strict(
     instr: &Instruction,
     start: &Machine,
     host: (&Machine, Trap),
@@ -95,14 +112,13 @@ fn traps(instr: &Instruction, host: Trap, ours: Trap, found: &mut Vec<Difference
 /// Whether each processor touches the parts of its memory operands in an order of its own, so that of two faults either
 /// may be the one.
 fn has_free_order(instr: &Instruction) -> bool {
-    save::is_extended(instr)
+    let compares = matches!(instr.mnemonic(), M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq);
+    // Not the CMPSD of SSE.
+    compares && instr.is_string_instruction()
+        || save::is_extended(instr)
         || matches!(
             instr.mnemonic(),
-            M::Cmpsb
-                | M::Cmpsw
-                | M::Cmpsd
-                | M::Cmpsq
-                | M::Fnstenv
+            M::Fnstenv
                 | M::Fldenv
                 | M::Fnsave
                 | M::Frstor

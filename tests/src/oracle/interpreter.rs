@@ -32,6 +32,7 @@ const TASK: u16 = 0x40;
 const VECTORS: u64 = 32;
 
 pub struct Interpreter<T = Interpreted> {
+    name: &'static str,
     cpu: Cpu,
     tier: T,
     world: TestWorld,
@@ -41,7 +42,10 @@ pub struct Interpreter<T = Interpreted> {
 
 impl Interpreter {
     pub fn new() -> Interpreter {
-        Interpreter::with(Interpreted)
+        Interpreter {
+            name: "interpreter",
+            ..Interpreter::with(Interpreted)
+        }
     }
 }
 
@@ -54,6 +58,7 @@ impl<T: Tier> Interpreter<T> {
         let mut cpu = Cpu::new();
         system_registers(&mut cpu.core.state);
         Interpreter {
+            name: "translator",
             cpu,
             tier,
             world,
@@ -118,7 +123,7 @@ impl Default for Interpreter {
 
 impl<T: Tier> Executor for Interpreter<T> {
     fn name(&self) -> &'static str {
-        "ring3"
+        self.name
     }
 
     fn run(&mut self, machine: &mut Machine) -> Result<Trap, Lost> {

@@ -9,7 +9,8 @@
 //!   memory, [`prepare`], [`x87`] and [`save`] see to what single
 //!   instructions want, [`prelude`] has another instruction go before it,
 //!   [`case`] puts these together.
-//! * [`compare`] tells two ends apart, but for what the architecture leaves undefined; [`campaign`] is the loop.
+//! * [`compare`] tells two ends apart, but for what the architecture leaves undefined, [`makers`] knows where processors
+//!   differ; [`campaign`] is the loop.
 //!
 //! Covered are 64-bit mode and compatibility mode, 32-bit and 16-bit, at privilege level 3: the host lets an ordinary process
 //! use them all.
@@ -21,6 +22,7 @@ pub mod forms;
 pub mod interpreter;
 pub mod layout;
 pub mod left_out;
+pub mod makers;
 pub mod native;
 pub mod operands;
 pub mod place;

@@ -49,8 +49,10 @@ fn attempt(rng: &mut Rng, form: &Form) -> Option<Encoded> {
             }
         }
     }
-    // Its place has to be chosen later.
-    if super::save::is_extended(&instr) && memory.is_some_and(|operand| operand.is_fixed()) {
+    // Its place has to be chosen later, and what is asked for stays in EDX:EAX.
+    let unfit =
+        |operand: Operand| operand.is_fixed() || operand.uses(Register::RAX) || operand.uses(Register::RDX);
+    if super::save::is_extended(&instr) && memory.is_some_and(unfit) {
         return None;
     }
     prefixes(rng, &mut instr, form);

@@ -5,7 +5,7 @@ use super::forms::{Family, Form, of_family};
 use super::layout::{self, CODE, CODE_PAGES, DATA, PAGE, READ_ONLY, STACK};
 use super::{Machine, Mode, operands, save, values};
 use fastrand::Rng;
-use iced_x86::{Encoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, Encoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Registers that hold pointers, and no instruction's explicit operand.
 const POINTERS: [Register; 4] = [Register::RBX, Register::RSI, Register::RDI, Register::R13];
@@ -55,6 +55,14 @@ pub fn program(rng: &mut Rng, forms: &[Form], most: usize) -> (Vec<Instruction>,
     gpr[Register::R13.number()] = DATA + 2 * PAGE + rng.u64(256..1024) * 2;
     gpr[Register::RSP.number()] = STACK + PAGE / 2 + rng.u64(0..128) * 8;
     (listing, machine)
+}
+
+/// The instruction at an address in the code pages, if there is one.
+pub fn instruction_at(machine: &Machine, address: u64) -> Option<Instruction> {
+    let code = &machine.memory[..CODE_PAGES * PAGE as usize];
+    let bytes = code.get(layout::offset(address)?..)?;
+    let instr = Decoder::with_ip(64, bytes, address, DecoderOptions::NONE).decode();
+    (!instr.is_invalid()).then_some(instr)
 }
 
 /// An instruction of the form that goes on to the next, with its memory operand off a pointer.

@@ -20,6 +20,12 @@ pub fn features() -> u64 {
     }
 }
 
+/// Components that the host has and guests have not.
+fn hidden() -> u64 {
+    let leaf = cpuid(0xd, 0);
+    (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & !features()
+}
+
 pub fn is_extended(instr: &Instruction) -> bool {
     matches!(
         instr.mnemonic(),
@@ -82,7 +88,7 @@ pub fn extended_image(rng: &mut Rng, memory: &mut [u8], at: u64) {
     };
     let mut header = [present, compact, 0, 0, 0, 0, 0, 0];
     if rng.u8(..) < 20 {
-        header[rng.usize(..8)] ^= 1 << rng.u32(..64);
+        header[rng.usize(..8)] ^= 1 << rng.u32(..64) & !hidden();
     }
     for (n, word) in header.iter().enumerate() {
         let place = at.wrapping_add((XSAVE_HEADER + 8 * n) as u64);

@@ -22,9 +22,11 @@ const OF: u32 = 0x800;
 const ALL: u32 = 0x8d5;
 
 /// Instructions that set flags from R8 and R9, with a change to R10 only, and those flags that are defined then.
-const SETTERS: [(Build, u32); 18] = [
+const SETTERS: [(Build, u32); 20] = [
     (|a| a.add(r10, r9), ALL),
     (|a| a.sub(r10, r9), ALL),
+    (|a| a.add(r10, i32::MIN), ALL),
+    (|a| a.sub(r10, i32::MIN), ALL),
     (|a| a.cmp(r10d, r9d), ALL),
     (|a| a.adc(r10b, r9b), ALL),
     (|a| a.sbb(r10w, r9w), ALL),

@@ -139,3 +139,27 @@ fn a_stack_that_is_not_aligned() {
         assert_eq!((m.gpr(13), m.gpr(14)), (2 * ROUNDS, ROUNDS * (ROUNDS + 1) / 2));
     });
 }
+
+#[test]
+fn values_across_two_pages_are_pushed() {
+    on_every_tier(|m| {
+        m.state().gpr[RSP] = 0xcf00;
+        m.code(PAGES[0], |a| {
+            a.add(r13, r12)?;
+            a.ret()
+        });
+        m.code(START, |a| {
+            repeat(a, ROUNDS, |a| {
+                a.mov(qword_ptr(rsp + 0xfd), r12)?;
+                a.push(qword_ptr(rsp + 0xfd))?;
+                a.pop(rax)?;
+                a.add(r14, rax)?;
+                a.mov(qword_ptr(rsp + 0xfd), PAGES[0] as i32)?;
+                a.call(qword_ptr(rsp + 0xfd))
+            })
+        });
+        m.halt();
+        let sum = ROUNDS * (ROUNDS + 1) / 2;
+        assert_eq!((m.gpr(13), m.gpr(14)), (sum, sum));
+    });
+}

@@ -288,16 +288,23 @@ fn make_sum(
     };
     match other {
         Other::Constant(value) => {
-            let back = if subtracts {
+            let mut back = if subtracts {
                 i64::from(value)
             } else {
                 -i64::from(value)
             } - i64::from(moved);
-            e.instruction(&Instruction::with2(
-                if wide { Code::Lea_r64_m } else { Code::Lea_r32_m },
-                scratch,
-                MemoryOperand::with_base_displ_size(register.full_register(), i64::from(back as i32), 8),
-            )?)?;
+            let mut from = register.full_register();
+            // The way back may be longer than a displacement.
+            while back != 0 || from != Register::R14 {
+                let part = back.clamp(i32::MIN.into(), i32::MAX.into());
+                back -= part;
+                e.instruction(&Instruction::with2(
+                    if wide { Code::Lea_r64_m } else { Code::Lea_r32_m },
+                    scratch,
+                    MemoryOperand::with_base_displ_size(from, part, 8),
+                )?)?;
+                from = Register::R14;
+            }
             e.instruction(&Instruction::with2(
                 if subtracts { sub_imm } else { add_imm },
                 scratch,

@@ -1,6 +1,6 @@
 //! Small facts with known answers. The random comparison with the host CPU is in the `tests` crate.
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions};
 
 use super::gather::Indexed;
 use super::xsave::{PointerWidth, XFEATURES, XSAVE_SIZE};
@@ -216,6 +216,13 @@ fn masked_operands_tell_which_bytes_they_touch() {
         let stored = step(&[0x62, 0xf2, 0x7d, 0x49, 0x8b, 0x00]); // vpcompressd [rax]{k1}, zmm0
         assert_eq!(stored.touched(&m.vector), 0xfff);
         assert_eq!(stored.info().memory.map(|o| o.direction), Some(Direction::Write));
+    }
+    if host_has(CpuidFeature::AVX512_FP16) {
+        let complex = step(&[0x62, 0xf6, 0x46, 0x09, 0xd7, 0x00]); // vfmulcsh xmm0{k1}, xmm7, [rax]
+        for (mask, touched) in [(1, 0xf), (2, 0)] {
+            m.vector.k[1] = mask;
+            assert_eq!(complex.touched(&m.vector), touched);
+        }
     }
 }
 

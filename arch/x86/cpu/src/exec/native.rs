@@ -150,7 +150,7 @@ pub fn with_memory(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let linear = core.address(op, u64::from(memory.extent), access(&memory))?;
     check_alignment(core, &memory, linear, op.seg)?;
     if memory.direction.writes() {
-        core.probe_write(world, linear, size, op.seg)?;
+        core.probe_run(world, linear, size, op.seg)?;
     }
     if memory.direction.reads() {
         load_operand(core, world, linear, size, op.seg)?;
@@ -253,7 +253,7 @@ fn load_operand(core: &mut Core, world: &mut dyn World, linear: u64, size: usize
         }
     }
     let mut bytes = [0; 128];
-    core.read_bytes(world, linear, &mut bytes[..size], seg)?;
+    core.read_run(world, linear, &mut bytes[..size], seg)?;
     core.frame.mem[..size].copy_from_slice(&bytes[..size]);
     Ok(())
 }
@@ -282,7 +282,7 @@ fn store_operand(core: &mut Core, world: &mut dyn World, linear: u64, size: usiz
         }
     }
     let bytes = core.frame.mem;
-    core.write_bytes(world, linear, &bytes[..size], seg)
+    core.write_run(world, linear, &bytes[..size], seg)
 }
 
 /// The runs of set bits: where each begins and how long it is.
