@@ -2,8 +2,8 @@
 //!
 //! A requester posts (request, then kick) and then waits here. The vCPU enters by setting IN_GUEST and only then looking at the
 //! kick word: so either the requester sees it in guest mode and waits for it to leave, or the vCPU sees the kick and does
-//! not enter. Every leave changes the epoch, so a vCPU that left and came back (through its requests) is not waited for
-//! twice.
+//! not enter. Every leave changes the epoch, and only outside of guest mode is the kick taken back: so a vCPU that came back
+//! through its requests is not waited for, neither since the waiting began nor since the kick.
 
 use ring3_host::futex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -38,10 +38,10 @@ impl Mode {
         }
     }
 
-    /// Returns when the vCPU is out of guest mode, or has been since the call.
-    pub fn wait_left(&self) {
+    /// Returns when the vCPU is out of guest mode, or has been since it was kicked, which it still is if `kicked` says so.
+    pub fn wait_left(&self, kicked: impl Fn() -> bool) {
         let first = self.0.load(SeqCst);
-        let inside = |now: u32| now & IN_GUEST != 0 && now & !FLAGS == first & !FLAGS;
+        let inside = |now: u32| now & IN_GUEST != 0 && now & !FLAGS == first & !FLAGS && kicked();
         for _ in 0..SPINS {
             if !inside(self.0.load(SeqCst)) {
                 return;

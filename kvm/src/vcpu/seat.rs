@@ -188,9 +188,9 @@ impl Seat {
         self.mode.in_guest()
     }
 
-    /// Returns when the vCPU is out of guest mode, or has been since the call.
+    /// Returns when the vCPU is out of guest mode, or has been since the request that the caller posted.
     fn wait_left(&self) {
-        self.mode.wait_left();
+        self.mode.wait_left(|| self.kick.contains(KickBits::REQUEST));
     }
 
     /// Runs `wait` with this vCPU, whose thread is calling, counting as out of guest mode.
@@ -268,5 +268,30 @@ impl Seats {
             Some(me) if self.others(all, Some(me)).any(|seat| seat.in_guest()) => me.outside(wait),
             _ => wait(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_vcpu_that_has_served_its_requests_is_not_waited_for() {
+        let seat = Arc::new(Seat::new(0, 0));
+        seat.request(Request::TLB_FLUSH);
+        // The vCPU finds the request before the other thread gets to wait, and enters.
+        seat.kick().take();
+        seat.take_requests();
+        let guest = seat.enter_guest();
+        assert!(guest.is_some());
+        let (done, waits) = mpsc::channel();
+        let waited_for = Arc::clone(&seat);
+        std::thread::spawn(move || {
+            waited_for.wait_left();
+            done.send(())
+        });
+        assert_eq!(waits.recv_timeout(Duration::from_secs(20)), Ok(()));
     }
 }
