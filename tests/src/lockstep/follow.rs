@@ -12,10 +12,13 @@ use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::state::{DR7_ENABLES, RSP, flags as rflags};
 use ring3_x86_cpu::{Access, Backing, Core, Cpu, Ended, Leave, State, Tier, World};
-use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::sync::atomic::AtomicU32;
 
 /// Blocks that are remembered, for the flags that they leave undefined.
 const REMEMBERED: usize = 32;
+/// Faults without an instruction in between that the way to a place can have: guests may have no handler at all that can be
+/// fetched, and fault for ever.
+const MOST_DELIVERIES: u32 = 1_000_000;
 
 pub struct Follower<W> {
     pub cpu: Cpu,
@@ -55,9 +58,6 @@ pub enum Arrival {
 
 /// One block, unless the place lies inside of it.
 struct Block<'a> {
-    /// Where it begins. If there was nothing to be executed, a handler's beginning has come instead, which is a place of
-    /// its own.
-    begin: u64,
     place: u64,
     inside: bool,
     path: Option<&'a mut Path>,
@@ -70,14 +70,10 @@ impl Tier for Block<'_> {
         blocks: &mut Blocks,
         block: u32,
         _: &mut dyn World,
-        kick: &AtomicU32,
+        _: &AtomicU32,
     ) -> Option<Ended> {
-        kick.store(1, Release);
         let block = blocks.get(block);
         let rip = core.code_address();
-        if rip != self.begin {
-            return Some(Ended::Retired);
-        }
         self.inside = (1..u64::from(block.len)).contains(&self.place.wrapping_sub(rip));
         if self.inside {
             return Some(Ended::Retired);
@@ -151,6 +147,7 @@ impl<W: Twin> Follower<W> {
 
     fn go_on(&mut self, place: &State, leaders: &W, stage: Stage) -> Arrival {
         let end = self.cpu.core.instructions + self.farthest;
+        let (mut before, mut deliveries) = (0, 0);
         if self.world.wants_writes_told() {
             self.cpu.core.mmu.protect_all();
         }
@@ -170,7 +167,11 @@ impl<W: Twin> Follower<W> {
                 told.extend(self.world.differences(leaders));
                 self.near_miss = Some(told.join("; "));
             }
-            if self.cpu.core.instructions > end {
+            if before == self.cpu.core.instructions {
+                deliveries += 1;
+            }
+            before = self.cpu.core.instructions;
+            if before > end || deliveries > MOST_DELIVERIES {
                 return Arrival::Never;
             }
             let careful = inside || needs_care(&self.cpu.core);
@@ -214,13 +215,12 @@ impl<W: Twin> Follower<W> {
 
     fn block(&mut self, place: u64) -> (Option<Leave>, bool) {
         let mut tier = Block {
-            begin: self.cpu.core.code_address(),
             place,
             inside: false,
             path: (self.forgives != Forgives::Nothing).then_some(&mut self.path),
         };
-        let left = self.cpu.run_with(&mut tier, &mut self.world, &AtomicU32::new(0));
-        (Some(left), tier.inside)
+        let left = self.cpu.run_turn(&mut tier, &mut self.world, &AtomicU32::new(0));
+        (left, tier.inside)
     }
 
     /// Whether all registers that change often are the place's.

@@ -83,8 +83,10 @@ fn traps(instr: &Instruction, host: Trap, ours: Trap, found: &mut Vec<Difference
     const PROTECTION: u64 = 13;
     const ALIGNMENT: u64 = 17;
     const PAGE_FAULT: u64 = 14;
-    // The kernel calls all of its half of the addresses present, lest processes learn what is there.
-    let kept_secret = u64::from(host.vector == PAGE_FAULT && host.cr2 >> 63 != 0);
+    // The kernel calls all of its half of the addresses present, and the page below the middle, lest processes learn what
+    // is there.
+    const FIRST_KEPT: u64 = 0x7fff_ffff_f000;
+    let kept_secret = u64::from(host.vector == PAGE_FAULT && host.cr2 >= FIRST_KEPT);
     // AMD's processors call some sums of a segment's base and a wild offset not canonical that are.
     let based = matches!(instr.memory_segment(), Register::FS | Register::GS);
     let wild = based && (host.vector, ours.vector) == (PROTECTION, PAGE_FAULT) && ours.cr2 >> 63 != 0;

@@ -107,17 +107,31 @@ impl Cpu {
             if kick.load(Ordering::Acquire) != 0 {
                 return Leave::Kicked;
             }
-            let result = if self.core.is_careful() {
-                match self.find_carefully(world) {
-                    Ok(index) => self.careful_step(index, world),
-                    Err(leave) => leave,
-                }
-            } else {
-                self.step(tier, world, kick)
-            };
-            if let Some(leave) = result {
+            if let Some(leave) = self.turn(tier, world, kick) {
                 return leave;
             }
+        }
+    }
+
+    /// One turn of [`Cpu::run_with`], whatever the kick word says: a block (or the tier's part), one instruction where they
+    /// are to be looked at closely, or the delivery of what kept it from being executed.
+    pub fn run_turn(
+        &mut self,
+        tier: &mut impl Tier,
+        world: &mut dyn World,
+        kick: &AtomicU32,
+    ) -> Option<Leave> {
+        self.open_window().or_else(|| self.turn(tier, world, kick))
+    }
+
+    #[inline(always)]
+    fn turn(&mut self, tier: &mut impl Tier, world: &mut dyn World, kick: &AtomicU32) -> Option<Leave> {
+        if !self.core.is_careful() {
+            return self.step(tier, world, kick);
+        }
+        match self.find_carefully(world) {
+            Ok(index) => self.careful_step(index, world),
+            Err(leave) => leave,
         }
     }
 
