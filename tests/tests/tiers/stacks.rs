@@ -163,3 +163,30 @@ fn values_across_two_pages_are_pushed() {
         assert_eq!((m.gpr(13), m.gpr(14)), (sum, sum));
     });
 }
+
+#[test]
+fn a_frame_across_two_pages_again_and_again() {
+    // Longer than it takes until the translator gives up having its accesses share a lookup.
+    const MANY: u64 = 3_000;
+    on_every_tier(|m| {
+        m.code(PAGES[0], |a| {
+            a.sub(rsp, 0x80)?;
+            a.mov(qword_ptr(rsp), r12)?;
+            a.mov(qword_ptr(rsp + 0x78), r13)?;
+            a.add(r13, qword_ptr(rsp))?;
+            a.xor(r14, qword_ptr(rsp + 0x78))?;
+            a.add(rsp, 0x80)?;
+            a.ret()
+        });
+        m.state().gpr[RSP] = 0xd040;
+        m.code(START, |a| repeat(a, MANY, |a| a.call(PAGES[0])));
+        m.halt();
+        let sums = (1..=MANY).rev().scan(0, |sum, n| {
+            let before = *sum;
+            *sum += n;
+            Some(before)
+        });
+        assert_eq!(m.gpr(13), MANY * (MANY + 1) / 2);
+        assert_eq!(m.gpr(14), sums.fold(0, |all, sum| all ^ sum));
+    });
+}

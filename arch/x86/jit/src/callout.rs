@@ -2,11 +2,13 @@
 
 use crate::Setting;
 use crate::context::{EXIT_ENDED, Jumps, forget_pages, from_aside, to_aside, word};
+use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::state::{FS, GS, RIP_SLOT};
 use ring3_x86_cpu::{Core, Ended, Step, World};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// What translated code does next.
 const GO_ON: u32 = 0;
@@ -32,6 +34,32 @@ pub(crate) struct Site {
     pub op: Op,
     pub base: u64,
     pub kind: Kind,
+    /// The instruction's guest-physical address, if a group begins with its access.
+    pub leads: Option<GuestPhys>,
+}
+
+/// Tells when the slow ways of groups' first accesses take so much of the time that it were better without the groups.
+#[derive(Default)]
+pub(crate) struct Misses {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Misses {
+    /// So many in so short a time are a tenth of it at least: each leaves translated code.
+    const MANY: u32 = 64;
+    const SOON: Duration = Duration::from_micros(250);
+
+    /// Whether this one is too much.
+    fn one_more(&mut self) -> bool {
+        self.count += 1;
+        if self.count < Misses::MANY {
+            return false;
+        }
+        self.count = 0;
+        let before = self.since.replace(Instant::now());
+        before.is_some_and(|before| before.elapsed() < Misses::SOON)
+    }
 }
 
 /// What a stay in translated code needs besides the core.
@@ -45,6 +73,9 @@ pub(crate) struct Stay<'a> {
     pub epochs: (u64, u64),
     /// How an operation that was called ended the stay, if one did.
     pub ended: Option<Ended>,
+    pub misses: &'a mut Misses,
+    /// An instruction that no group is to begin with any more.
+    pub apart: Option<GuestPhys>,
 }
 
 /// Executes the operation of a site as the interpreter does; tells what comes next.
@@ -59,6 +90,9 @@ pub extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
         core.tier[word::EXIT_KIND] = EXIT_ENDED;
         return LEAVE;
     };
+    if site.leads.is_some() && stay.misses.one_more() {
+        stay.apart = site.leads;
+    }
     core.state.gpr[usize::from(RIP_SLOT)] = site.base;
     core.state
         .flags

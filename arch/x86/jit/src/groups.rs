@@ -2,7 +2,8 @@
 //!
 //! The first of them looks up the whole span, and leaves where it is in the host for the others. RSP counts as unchanged
 //! where pushes, pops and sums with constants move it. If the span is not to be had at once (it may cross a page, or not be
-//! mapped), the first access takes its slow way and leaves the translation.
+//! mapped), the first access takes its slow way and leaves the translation. Where that happens again and again, the page's code
+//! is translated anew without the group.
 //!
 //! Nothing is shared across a call or what may void translations. What a loop does not change is looked up
 //! before its second copy.
@@ -135,8 +136,12 @@ fn is_step(instr: &Instruction) -> Option<Register> {
     (on_register && steps).then_some(register)
 }
 
-/// The groups of a trace, and for each instruction its part in one.
-pub fn plan(trace: &Trace, info: &mut InstructionInfoFactory) -> (Vec<Group>, Vec<Option<Member>>) {
+/// The groups of a trace, and for each instruction its part in one. No group begins with an access that is to be `apart`.
+pub fn plan(
+    trace: &Trace,
+    info: &mut InstructionInfoFactory,
+    apart: impl Fn(&Instruction) -> bool,
+) -> (Vec<Group>, Vec<Option<Member>>) {
     let steps = &trace.steps;
     let mut versions = Versions::default();
     let mut open: Vec<Open> = Vec::new();
@@ -155,7 +160,7 @@ pub fn plan(trace: &Trace, info: &mut InstructionInfoFactory) -> (Vec<Group>, Ve
     let mut members = vec![None; steps.len()];
     for found in open
         .into_iter()
-        .filter(|found| found.members.len() > 1)
+        .filter(|found| found.members.len() > 1 && !apart(&steps[found.members[0].0].instr))
         .take(MOST)
     {
         for (n, place, delta) in &found.members {
@@ -272,12 +277,19 @@ mod tests {
     use iced_x86::{Decoder, DecoderOptions};
 
     fn planned(code: &[u8]) -> (Vec<Group>, Vec<Option<Member>>) {
+        planned_without(code, |_| false)
+    }
+
+    fn planned_without(
+        code: &[u8],
+        apart: impl Fn(&Instruction) -> bool,
+    ) -> (Vec<Group>, Vec<Option<Member>>) {
         let steps = Decoder::new(64, code, DecoderOptions::NONE)
             .into_iter()
             .map(crate::trace::testing::step)
             .collect();
         let end = End::Nothing;
-        plan(&Trace { steps, end }, &mut InstructionInfoFactory::new())
+        plan(&Trace { steps, end }, &mut InstructionInfoFactory::new(), apart)
     }
 
     #[test]
@@ -308,6 +320,15 @@ mod tests {
             [Some(0), Some(0), Some(1), Some(1)]
         );
         assert!(groups.iter().all(|g| g.touch == Touch::Read));
+    }
+
+    #[test]
+    fn what_is_to_be_apart_begins_no_group() {
+        // push rbp; push rbx; mov rax, [rsi]; mov rcx, [rsi+8]
+        let code = [0x55, 0x53, 0x48, 0x8b, 0x06, 0x48, 0x8b, 0x4e, 0x08];
+        let (groups, members) = planned_without(&code, |instr| instr.ip() == 0);
+        assert_eq!(groups.len(), 1);
+        assert!(members[0].is_none() && members[1].is_none() && members[2].is_some() && members[3].is_some());
     }
 
     #[test]

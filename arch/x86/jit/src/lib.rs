@@ -27,15 +27,17 @@ mod stubs;
 mod trace;
 mod translate;
 
-use crate::callout::{Site, Stay};
+use crate::callout::{Misses, Site, Stay};
 use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, forget_pages, from_aside, word};
 use crate::links::{Link, Links, PageKey, Translation};
 use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
+use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::block::Blocks;
 use ring3_x86_cpu::mmu::access::is_canonical;
 use ring3_x86_cpu::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RSP};
 use ring3_x86_cpu::{Core, Ended, Fault, Tier, World};
+use rustc_hash::FxHashSet;
 use std::sync::atomic::AtomicU32;
 use translate::{Level, Source};
 
@@ -46,6 +48,9 @@ const NEVER: u32 = u32::MAX;
 
 /// Translations of a block that are remembered: one for each address it is executed at, in each setting.
 const MOST_ENTRIES: usize = 8;
+
+/// Instructions that are remembered because no group is to begin with them.
+const MOST_APART: usize = 4096;
 
 /// What a translation takes for granted. Jumps lead only to translations of the same setting.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,6 +103,9 @@ pub struct Jit {
     /// How often a block is interpreted before it is translated.
     threshold: u32,
     counting: Counting,
+    /// Instructions that no group is to begin with, and how often groups were slow.
+    apart: FxHashSet<GuestPhys>,
+    misses: Misses,
 }
 
 impl Jit {
@@ -127,6 +135,8 @@ impl Jit {
             clears: 0,
             threshold: THRESHOLD,
             counting: Counting::No,
+            apart: FxHashSet::default(),
+            misses: Misses::default(),
         })
     }
 
@@ -212,11 +222,14 @@ impl Jit {
         setting: Setting,
     ) -> Option<Translation> {
         let linear = core.state.rip;
+        let (physical, second) = blocks.pages_of(index);
         let made = trace::collect(core, blocks, index, linear).and_then(|trace| {
             translate::translate(&Source {
                 linear,
                 trace: &trace,
                 core,
+                physical: GuestPhys(physical),
+                apart: &self.apart,
                 level: setting.level,
                 counting: self.counting,
                 user: setting.user,
@@ -256,7 +269,6 @@ impl Jit {
         for (from, to) in made.faults {
             self.faults.add((from - start) as u32, (to - start) as u32);
         }
-        let (physical, second) = blocks.pages_of(index);
         let translation = Translation {
             linear,
             setting,
@@ -280,7 +292,14 @@ impl Jit {
     }
 
     /// Runs a translation and what follows.
-    fn run(&mut self, from: &Translation, core: &mut Core, world: &mut dyn World, kick: &AtomicU32) -> Ended {
+    fn run(
+        &mut self,
+        from: &Translation,
+        core: &mut Core,
+        blocks: &mut Blocks,
+        world: &mut dyn World,
+        kick: &AtomicU32,
+    ) -> Ended {
         let mut stay = Stay {
             world,
             sites: &self.sites,
@@ -289,6 +308,8 @@ impl Jit {
             setting: from.setting,
             epochs: (core.epoch, core.global_epoch),
             ended: None,
+            misses: &mut self.misses,
+            apart: None,
         };
         callout::prepare(core);
         let words = &mut core.tier;
@@ -309,6 +330,14 @@ impl Jit {
             let enter: extern "C" fn(*mut Core) = std::mem::transmute(self.stubs.enter as *const ());
             enter(core);
         }
+        let ended = stay.ended;
+        if let Some(place) = stay.apart {
+            if self.apart.len() == MOST_APART {
+                self.apart.clear();
+            }
+            self.apart.insert(place);
+            blocks.drop_page(place);
+        }
         let words = &core.tier;
         core.instructions += words[word::COUNT];
         let (kind, exit) = (words[word::EXIT_KIND], words[word::EXIT]);
@@ -318,7 +347,7 @@ impl Jit {
                 self.links.pending = Some(exit as usize);
                 self.links.target(exit as usize).unwrap_or(core.state.rip)
             }
-            _ => return stay.ended.unwrap_or(Ended::Retired),
+            _ => return ended.unwrap_or(Ended::Retired),
         };
         core.state.flags.set_arithmetic(from_aside(words[word::ASIDE]));
         if kind == EXIT_RETURN {
@@ -404,7 +433,7 @@ impl Tier for Jit {
         self.revalidate(core, blocks, setting);
         let found = self.find(core, blocks, block, setting)?;
         self.links.enter(core, &found, &mut self.jumps, &mut self.memory);
-        Some(self.run(&found, core, world, kick))
+        Some(self.run(&found, core, blocks, world, kick))
     }
 }
 

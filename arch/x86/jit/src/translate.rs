@@ -35,8 +35,10 @@ use crate::trace::{End, Trace, Way};
 use exits::{Links, Slow};
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
 use operand::touches_memory;
+use ring3_host::addr::{GuestPhys, PAGE_SIZE};
 use ring3_x86_cpu::Core;
 use ring3_x86_cpu::mmu::Entry;
+use rustc_hash::FxHashSet;
 use std::mem::offset_of;
 use swaps::Swaps;
 
@@ -58,6 +60,9 @@ pub struct Source<'a> {
     pub linear: u64,
     pub trace: &'a Trace,
     pub core: &'a Core,
+    /// Where its page is, and which instructions no group is to begin with.
+    pub physical: GuestPhys,
+    pub apart: &'a FxHashSet<GuestPhys>,
     /// The vector instructions that may be executed.
     pub level: Level,
     pub counting: Counting,
@@ -71,6 +76,13 @@ pub struct Source<'a> {
     pub first_site: u32,
     pub first_link: u32,
     pub first_word: u64,
+}
+
+impl Source<'_> {
+    /// Where an instruction of the trace is.
+    fn place(&self, instr: &Instruction) -> GuestPhys {
+        GuestPhys(self.physical.0 | instr.ip() & (PAGE_SIZE - 1))
+    }
 }
 
 /// Which vector instructions the guest has enabled; each includes those before it.
@@ -233,7 +245,8 @@ pub fn translate(source: &Source<'_>) -> Option<Translated> {
 
 fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translated> {
     let mut info = InstructionInfoFactory::new();
-    let (groups, members) = groups::plan(source.trace, &mut info);
+    let apart = |instr: &Instruction| source.apart.contains(&source.place(instr));
+    let (groups, members) = groups::plan(source.trace, &mut info, apart);
     let translator = Translator {
         e: Emitter::new(source.base),
         other: Emitter::new(source.cold),
@@ -465,6 +478,7 @@ impl Translator<'_> {
             self.maker = None;
             (self.vector, self.flags, self.known, self.streams) = (vector, flags, known, streams);
             self.in_r15 = None;
+            self.leads = false;
             let site = self.site(n);
             self.callout(site)?;
             self.swap_in();
@@ -511,6 +525,7 @@ impl Translator<'_> {
             op: step.op,
             base: step.block,
             kind: step.kind(),
+            leads: self.leads.then(|| self.source.place(&step.instr)),
         });
         self.source.first_site + self.sites.len() as u32 - 1
     }
