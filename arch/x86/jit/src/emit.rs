@@ -142,24 +142,16 @@ impl Emitter {
         self.gs(0x3b, reg, offset);
     }
 
-    /// GS:[offset] = value, sign-extended to 64 bits.
-    pub fn store_constant(&mut self, offset: usize, value: i32) {
-        self.on_gs(&[0x48, 0xc7], 0, offset, &value.to_le_bytes());
-    }
-
     /// Compares reg, 64 bits, with a value that is sign-extended.
     pub fn compare_constant(&mut self, reg: Reg, value: i32) {
         self.raw(&[0x48 | reg.high(), 0x81, 0xf8 | reg.low()]);
         self.imm32(value);
     }
 
-    /// Compares two registers.
-    pub fn compare(&mut self, left: Reg, right: Reg) {
-        self.raw(&[
-            0x48 | right.high() << 2 | left.high(),
-            0x39,
-            0xc0 | right.low() << 3 | left.low(),
-        ]);
+    /// Compares reg, 64 bits, with a word near the code, to be bound later.
+    pub fn compare_with_near(&mut self, reg: Reg) -> Forward {
+        self.raw(&[0x48 | reg.high() << 2, 0x3b, 0x05 | reg.low() << 3, 0, 0, 0, 0]);
+        Forward(At(self.here().0 - 4))
     }
 
     /// Jumps or calls through a word of memory near the code.

@@ -24,7 +24,7 @@ pub struct Stubs {
     pub link_aside: u64,
     /// Jumped to with the guest's RIP in R14 and flags aside: looks it up.
     pub dispatch: u64,
-    /// As `dispatch`, for a return that was popped from the guest's stack.
+    /// As `dispatch`, for a return that was popped from the guest's stack; its site's number is in R15.
     pub return_elsewhere: u64,
     /// As that, for one that the shadow stack has no call for: what lies at its bottom.
     pub return_below: u64,
@@ -89,6 +89,7 @@ pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
     let return_below = e.here();
     e.load(RSP, SHADOW_TOP);
     let return_elsewhere = e.here();
+    e.store(RETURN, R15);
     write_dispatch(&mut e, returned);
     let callout = e.here();
     e.mov(R15, R14);

@@ -26,7 +26,7 @@ mod system;
 use crate::Counting;
 use crate::callout::{Kind, Site};
 use crate::context::{COUNT, NEED_VECTOR};
-use crate::emit::{At, Emitter, Forward, R14, R15};
+use crate::emit::{At, Emitter, Forward, R14};
 use crate::flags::{Maker, Places, Scratch, Use};
 use crate::groups::{self, Group, Member};
 use crate::registers;
@@ -203,6 +203,8 @@ pub(crate) struct Translator<'a> {
     info: InstructionInfoFactory,
     sites: Vec<Site>,
     links: Links,
+    /// Words behind the code, and what refers to them.
+    literals: Vec<(Forward, u64)>,
     slow: Vec<Slow>,
     trouble: Trouble,
     flags: Places,
@@ -219,6 +221,7 @@ pub(crate) struct Translator<'a> {
     wild: [bool; 16],
     streams: [usize; 2],
     groups: Vec<Group>,
+    members: Vec<Option<Member>>,
     /// Which groups' places in the host are known.
     known: [bool; groups::MOST],
     /// The part that the instruction being translated has in a group, and whether what follows relies on what only its fast way
@@ -233,8 +236,9 @@ pub(crate) struct Translator<'a> {
     lost: bool,
     /// Whether flags are kept also where nothing seems to come that could want them.
     cautious: bool,
-    /// The group whose place R15 holds.
+    /// The group whose place R15 holds, and whether nothing else does.
     in_r15: Option<usize>,
+    unsaved: bool,
 }
 
 /// `None` if it cannot be translated.
@@ -253,6 +257,7 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
         source,
         sites: Vec::new(),
         links: Links::default(),
+        literals: Vec::new(),
         slow: Vec::new(),
         trouble: Trouble::default(),
         flags: Places {
@@ -269,6 +274,7 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
         wild: groups::wild(source.trace, &mut info),
         streams: [0; 2],
         groups,
+        members,
         known: [false; groups::MOST],
         member: None,
         leads: false,
@@ -277,13 +283,14 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
         lost: false,
         cautious,
         in_r15: None,
+        unsaved: false,
         info,
     };
-    translator.all(wants, &members)
+    translator.all(wants)
 }
 
 impl Translator<'_> {
-    fn all(mut self, wants: Wants, members: &[Option<Member>]) -> Option<Translated> {
+    fn all(mut self, wants: Wants) -> Option<Translated> {
         let (entries, kicked) = self.write_entries(wants);
         self.swap_in();
         let steps = &self.source.trace.steps;
@@ -296,7 +303,7 @@ impl Translator<'_> {
                 self.e.lea(R14, R14, count as i32);
                 self.e.store(COUNT, R14);
             }
-            self.member = members[n];
+            self.member = self.members[n];
             let shadowed = n > 0 && steps[n - 1].may_shadow();
             let branches = step.kind() == Kind::Branches;
             if shadowed && branches {
@@ -308,6 +315,10 @@ impl Translator<'_> {
             }
         }
         self.end().ok()?;
+        for (from, word) in std::mem::take(&mut self.literals) {
+            self.e.bind(from);
+            self.e.raw(&word.to_le_bytes());
+        }
         std::mem::swap(&mut self.e, &mut self.other);
         self.write_kicked(kicked);
         let faults = self.write_slow().ok()?;
@@ -365,6 +376,7 @@ impl Translator<'_> {
         if step.is_barrier() {
             self.known = [false; groups::MOST];
             self.in_r15 = None;
+            self.unsaved = false;
         }
         self.flags.maker = maker;
         if instr.rflags_modified() & crate::flags::ARITHMETIC != 0 {
@@ -462,6 +474,7 @@ impl Translator<'_> {
         let start = self.e.here();
         let links = self.links.len();
         let (vector, flags, known, streams) = (self.vector, self.flags, self.known, self.streams);
+        let r15 = (self.in_r15, self.unsaved);
         self.leads = false;
         let done = match self
             .flow(n, instr)
@@ -477,7 +490,8 @@ impl Translator<'_> {
             self.trouble = Trouble::default();
             self.maker = None;
             (self.vector, self.flags, self.known, self.streams) = (vector, flags, known, streams);
-            self.in_r15 = None;
+            (self.in_r15, self.unsaved) = r15;
+            self.lose_r15();
             self.leads = false;
             let site = self.site(n);
             self.callout(site)?;
@@ -496,8 +510,9 @@ impl Translator<'_> {
             };
             let flags = trouble.flags.unwrap_or(flags);
             self.lost |= flags == Places::NOWHERE;
+            let held = self.in_r15.map(|group| (group, self.unsaved));
             self.slow
-                .push(Slow::of(trouble, flags, site, self.vector, then, self.in_r15));
+                .push(Slow::of(trouble, flags, site, self.vector, then, held));
         }
         Ok(Done::Translated)
     }
@@ -573,21 +588,5 @@ impl Translator<'_> {
             self.e.call_through(NEED_VECTOR);
             self.vector = Vector::InRegisters;
         }
-    }
-
-    /// From here on the instruction may take its slow way.
-    fn note_flags(&mut self) {
-        self.trouble.flags.get_or_insert(self.flags);
-    }
-
-    /// The next instruction may fault.
-    fn may_fault(&mut self) {
-        self.note_flags();
-        self.trouble.faults.push(self.e.here());
-    }
-
-    /// R15 = R14 + R15, to have R14 back.
-    fn join(&mut self) {
-        self.e.lea_scaled(R15, R14, R15, 1);
     }
 }

@@ -4,6 +4,7 @@ use super::{Emitted, NotHere, Spot, Touch, Translator};
 use crate::context::{self, LastPage, STREAMS, home};
 use crate::emit::{A, At, Forward, R13, R14, R15, Reg};
 use crate::flags::Scratch;
+use crate::groups::Member;
 use crate::stubs;
 use ring3_x86_cpu::mmu::Entry;
 use std::mem::offset_of;
@@ -30,6 +31,9 @@ impl Translator<'_> {
         stack: OffStack,
         address: impl FnOnce(&mut Self) -> Emitted,
     ) -> Result<Spot, NotHere> {
+        if self.in_r15 != self.member.map(|member| member.group) {
+            self.lose_r15();
+        }
         let Some(member) = self.member else {
             match stack.0 {
                 Some(displacement) => self.look_up_stack(size, displacement)?,
@@ -62,7 +66,7 @@ impl Translator<'_> {
                 }
             }
             self.join();
-            self.e.store(slot, R15);
+            self.unsaved = true;
             self.known[member.group] = true;
             self.leads = true;
         }
@@ -149,9 +153,18 @@ impl Translator<'_> {
         self.look_up_last(size, LastPage::Stack)
     }
 
+    /// R15 is about to change. The place of the group that it held is kept if anything comes that wants it.
+    pub(super) fn lose_r15(&mut self) {
+        let Some(group) = self.in_r15.take() else { return };
+        let wants = |member: &Option<Member>| member.is_some_and(|member| member.group == group);
+        if std::mem::take(&mut self.unsaved) && self.members[self.now..].iter().any(wants) {
+            self.e.store(context::group(group), R15);
+        }
+    }
+
     /// Flags out of the way; R14 is not free.
     pub(super) fn before_lookup(&mut self) -> Emitted {
-        self.in_r15 = None;
+        self.lose_r15();
         self.clobber()?;
         self.note_flags();
         Ok(())
@@ -163,5 +176,21 @@ impl Translator<'_> {
             self.flags.need_host(&mut self.e, Scratch::Taken)?;
         }
         Ok(())
+    }
+
+    /// From here on the instruction may take its slow way.
+    pub(super) fn note_flags(&mut self) {
+        self.trouble.flags.get_or_insert(self.flags);
+    }
+
+    /// The next instruction may fault.
+    pub(super) fn may_fault(&mut self) {
+        self.note_flags();
+        self.trouble.faults.push(self.e.here());
+    }
+
+    /// R15 = R14 + R15, to have R14 back.
+    pub(super) fn join(&mut self) {
+        self.e.lea_scaled(R15, R14, R15, 1);
     }
 }

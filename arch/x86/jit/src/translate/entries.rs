@@ -109,7 +109,7 @@ impl Translator<'_> {
         if self.flags.aside {
             self.flags.maker = None;
         }
-        self.in_r15 = None;
+        self.lose_r15();
         let at = self.e.here();
         let kicked = self.check_kick();
         self.slow

@@ -73,8 +73,8 @@ pub(super) struct Slow {
     trouble: Trouble,
     flags: Places,
     vector: Vector,
-    /// The group whose place R15 is to hold.
-    in_r15: Option<usize>,
+    /// The group whose place R15 is to hold, and whether nothing else does.
+    in_r15: Option<(usize, bool)>,
     way: Way,
 }
 
@@ -92,7 +92,7 @@ impl Slow {
         site: u32,
         vector: Vector,
         then: Then,
-        in_r15: Option<usize>,
+        in_r15: Option<(usize, bool)>,
     ) -> Slow {
         Slow {
             trouble,
@@ -255,8 +255,11 @@ impl Translator<'_> {
                     self.jump_over(back);
                 }
                 Way::Callout(site, then) => {
+                    if let (Then::Back(_), Some((group, true))) = (then, slow.in_r15) {
+                        self.e.store(context::group(group), R15);
+                    }
                     self.callout(site)?;
-                    self.write_then(then, slow.vector, slow.in_r15);
+                    self.write_then(then, slow.vector, slow.in_r15.map(|(group, _)| group));
                 }
             }
         }

@@ -6,7 +6,7 @@
 use super::access::OffStack;
 use super::exits::Slow;
 use super::{Emitted, NotHere, Touch, Translator};
-use crate::context::{RETURN, SHADOW_LIMIT, STRING_END, TARGET, home};
+use crate::context::{SHADOW_LIMIT, STRING_END, TARGET, home};
 use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
 use crate::flags::Places;
 use crate::registers;
@@ -172,17 +172,16 @@ impl Translator<'_> {
         self.slow.push(Slow::full(full, back));
     }
 
-    /// Where the callee returns to, with the address that it found in R14.
+    /// Where the callee returns to, with the address that it found in R14, and in R15 the number of its return's site.
     fn landing(&mut self, next: u64) {
-        let e = &mut self.e;
         match i32::try_from(next as i64) {
-            Ok(next) => e.compare_constant(R14, next),
+            Ok(next) => self.e.compare_constant(R14, next),
             Err(_) => {
-                e.constant(R15, next);
-                e.compare(R14, R15);
+                let literal = self.e.compare_with_near(R14);
+                self.literals.push((literal, next));
             }
         }
-        e.jump_if_address(NE, self.source.stubs.return_elsewhere);
+        self.e.jump_if_address(NE, self.source.stubs.return_elsewhere);
         self.swap_in();
         self.flags = Places {
             aside: true,
@@ -190,6 +189,7 @@ impl Translator<'_> {
         };
         self.vector = super::Vector::Anywhere;
         self.in_r15 = None;
+        self.unsaved = false;
         self.known = [false; crate::groups::MOST];
     }
 
@@ -225,9 +225,9 @@ impl Translator<'_> {
         self.may_fault();
         self.e.load_at(R14, R15, offset);
         let site = self.site(n);
-        self.e.store_constant(RETURN, site as i32);
         self.e.lea(R13, R13, 8 + i32::from(more));
         self.swap_out();
+        self.e.constant(R15, site.into());
         self.e.ret();
         Ok(())
     }
@@ -235,7 +235,7 @@ impl Translator<'_> {
     /// R15 = the jump cache's entry of the address in R14. An address that is not there takes the slow way: the
     /// interpreter finds out what is wrong with it, or the run loop what to execute.
     fn find_indirect(&mut self) {
-        self.in_r15 = None;
+        self.lose_r15();
         let miss = stubs::find_jump(&mut self.e);
         self.note_flags();
         self.trouble.missed.push(miss);

@@ -260,7 +260,7 @@ impl Translator<'_> {
             self.maker = Maker::of(&host);
             return Ok(());
         }
-        self.in_r15 = None;
+        self.lose_r15();
         self.substituted(*instr, &[R14, R15], faults)
     }
 
@@ -539,8 +539,11 @@ impl Translator<'_> {
     fn load_address(&mut self, instr: &Instruction) -> Emitted {
         let guest = number(instr.op0_register());
         let size = instr.op0_register().size();
-        self.in_r15 = None;
         let place = self.host_of(guest);
+        let base = instr.memory_base();
+        if place.is_none() || base.is_gpr() && self.host_of(number(base)).is_none() {
+            self.lose_r15();
+        }
         let host = usize::from(place.unwrap_or(R15).0);
         if instr.is_ip_rel_memory_operand() {
             if size != 8 || instr.memory_base() != Register::RIP {

@@ -40,7 +40,7 @@ impl Translator<'_> {
     /// Translates what is here; `None` for anything else.
     pub(super) fn string(&mut self, instr: &Instruction) -> Option<Emitted> {
         let (kind, size) = kind(instr)?;
-        self.in_r15 = None;
+        self.lose_r15();
         Some(if instr.has_rep_prefix() {
             self.repeated(kind, size)
         } else {

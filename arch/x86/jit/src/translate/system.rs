@@ -76,7 +76,7 @@ impl Translator<'_> {
     }
 
     fn swapgs(&mut self) -> Emitted {
-        self.in_r15 = None;
+        self.lose_r15();
         let e = &mut self.e;
         e.load(R14, GS_SEGMENT);
         e.load(R15, KERNEL_GS);
