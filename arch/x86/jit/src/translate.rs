@@ -239,6 +239,8 @@ pub(crate) struct Translator<'a> {
     /// The group whose place R15 holds, and whether nothing else does.
     in_r15: Option<usize>,
     unsaved: bool,
+    /// How far the guest's RSP is from R13.
+    lag: i32,
 }
 
 /// `None` if it cannot be translated.
@@ -284,6 +286,7 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
         cautious,
         in_r15: None,
         unsaved: false,
+        lag: 0,
         info,
     };
     translator.all(wants)
@@ -335,6 +338,7 @@ impl Translator<'_> {
     }
 
     fn end(&mut self) -> Emitted {
+        self.settle_stack();
         match self.source.trace.end {
             End::Nothing => Ok(()),
             End::Loop(_) => self.end_loop(),
@@ -353,6 +357,9 @@ impl Translator<'_> {
         self.uses = Use::of(&instr);
         self.now = n;
         self.maker = None;
+        if !self.may_lag(&instr) {
+            self.settle_stack();
+        }
         if self.flags.carry_is_aside()
             && let Some(maker) = Maker::step(&instr).filter(|_| self.is_kept(instr.op0_register()))
         {
@@ -474,7 +481,7 @@ impl Translator<'_> {
         let start = self.e.here();
         let links = self.links.len();
         let (vector, flags, known, streams) = (self.vector, self.flags, self.known, self.streams);
-        let r15 = (self.in_r15, self.unsaved);
+        let (r15, lag) = ((self.in_r15, self.unsaved), self.lag);
         self.leads = false;
         let done = match self
             .flow(n, instr)
@@ -490,7 +497,8 @@ impl Translator<'_> {
             self.trouble = Trouble::default();
             self.maker = None;
             (self.vector, self.flags, self.known, self.streams) = (vector, flags, known, streams);
-            (self.in_r15, self.unsaved) = r15;
+            ((self.in_r15, self.unsaved), self.lag) = (r15, lag);
+            self.settle_stack();
             self.lose_r15();
             self.leads = false;
             let site = self.site(n);
@@ -511,8 +519,8 @@ impl Translator<'_> {
             let flags = trouble.flags.unwrap_or(flags);
             self.lost |= flags == Places::NOWHERE;
             let held = self.in_r15.map(|group| (group, self.unsaved));
-            self.slow
-                .push(Slow::of(trouble, flags, site, self.vector, then, held));
+            let slow = Slow::of(trouble, flags, site, self.vector, then, held);
+            self.slow.push(slow.lagging(lag, self.lag));
         }
         Ok(Done::Translated)
     }

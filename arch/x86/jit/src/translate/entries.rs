@@ -105,6 +105,7 @@ impl Translator<'_> {
 
     /// Begins the second copy of a loop: what is true here will be true in every round.
     pub(super) fn begin_loop(&mut self) -> Emitted {
+        self.settle_stack();
         self.clobber()?;
         if self.flags.aside {
             self.flags.maker = None;
@@ -122,10 +123,22 @@ impl Translator<'_> {
         Ok(())
     }
 
+    /// Whether the instruction is the loop's last, and all is as it is where the second copy begins.
+    pub(super) fn closes_loop(&self, n: usize) -> bool {
+        let trace = self.source.trace;
+        self.again.is_some_and(|again| {
+            n + 1 == trace.steps.len()
+                && (self.flags.aside || !again.flags.aside)
+                && (self.flags.maker == again.flags.maker || again.flags.aside)
+                && (self.vector == Vector::InRegisters || again.vector == Vector::Anywhere)
+        })
+    }
+
     /// Back to where the second copy begins, with what is true there.
     pub(super) fn end_loop(&mut self) -> Emitted {
         let Some(again) = self.again else {
-            return self.go(self.source.linear, true);
+            // A conditional jump did.
+            return Ok(());
         };
         if again.flags.aside {
             self.need_aside()?;

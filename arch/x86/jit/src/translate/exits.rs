@@ -75,6 +75,8 @@ pub(super) struct Slow {
     vector: Vector,
     /// The group whose place R15 is to hold, and whether nothing else does.
     in_r15: Option<(usize, bool)>,
+    /// How far the guest's RSP is from R13 before the instruction, and behind it.
+    lag: (i32, i32),
     way: Way,
 }
 
@@ -99,8 +101,14 @@ impl Slow {
             flags,
             vector,
             in_r15,
+            lag: (0, 0),
             way: Way::Callout(site, then),
         }
+    }
+
+    pub fn lagging(self, before: i32, behind: i32) -> Slow {
+        let lag = (before, behind);
+        Slow { lag, ..self }
     }
 
     /// The way out to the interpreter, which goes on at `rip`.
@@ -123,6 +131,7 @@ impl Slow {
             flags,
             vector: Vector::Anywhere,
             in_r15: None,
+            lag: (0, 0),
             way,
         }
     }
@@ -258,7 +267,13 @@ impl Translator<'_> {
                     if let (Then::Back(_), Some((group, true))) = (then, slow.in_r15) {
                         self.e.store(context::group(group), R15);
                     }
+                    self.lag = slow.lag.0;
+                    self.settle_stack();
                     self.callout(site)?;
+                    if matches!(then, Then::Back(_)) {
+                        self.lag = -slow.lag.1;
+                        self.settle_stack();
+                    }
                     self.write_then(then, slow.vector, slow.in_r15.map(|(group, _)| group));
                 }
             }

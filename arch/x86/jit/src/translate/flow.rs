@@ -5,6 +5,7 @@
 
 use super::access::OffStack;
 use super::exits::Slow;
+use super::operand::is_harmless;
 use super::{Emitted, NotHere, Touch, Translator};
 use crate::context::{SHADOW_LIMIT, STRING_END, TARGET, home};
 use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
@@ -46,6 +47,34 @@ impl Translator<'_> {
         })
     }
 
+    /// Whether R13 may stay behind RSP over an instruction: it uses neither, or accesses the stack at a known place.
+    pub(super) fn may_lag(&mut self, instr: &Instruction) -> bool {
+        let is_known = self.member.is_some_and(|member| self.known[member.group]);
+        match instr.code() {
+            Code::Push_r64 | Code::Pop_r64 => is_known && instr.op0_register() != Register::RSP,
+            Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => is_known,
+            Code::Call_rel32_64 | Code::Retnq | Code::Retnq_imm16 => is_known,
+            _ => is_harmless(instr) && !registers::used(instr, &mut self.info)[4],
+        }
+    }
+
+    /// Moves RSP, and R13 later.
+    fn move_stack(&mut self, by: i32) {
+        self.lag += by;
+        // It could be made again from R13 only as that is now.
+        if self.flags.maker.is_some_and(|maker| maker.uses(R13)) {
+            self.settle_stack();
+        }
+    }
+
+    /// Has R13 be the guest's RSP.
+    pub(super) fn settle_stack(&mut self) {
+        let lag = std::mem::take(&mut self.lag);
+        if lag != 0 {
+            self.e.lea(R13, R13, lag);
+        }
+    }
+
     /// Brings the eight bytes below the stack's top within reach of R15, for a store.
     fn below_top(&mut self) -> Result<i32, NotHere> {
         self.reach_from_r15(Touch::Write, OffStack(Some(-8)), |_| Ok(()))
@@ -62,7 +91,7 @@ impl Translator<'_> {
         let value = load(self);
         self.may_fault();
         self.e.store_at(R15, offset, value);
-        self.e.lea(R13, R13, -8);
+        self.move_stack(-8);
         Ok(())
     }
 
@@ -102,7 +131,7 @@ impl Translator<'_> {
         let offset = self.below_top()?;
         self.may_fault();
         self.e.store_constant_at(R15, offset, short);
-        self.e.lea(R13, R13, -8);
+        self.move_stack(-8);
         Ok(())
     }
 
@@ -113,12 +142,12 @@ impl Translator<'_> {
             Some(R13) => self.e.load_at(R13, R15, offset),
             Some(host) => {
                 self.e.load_at(host, R15, offset);
-                self.e.lea(R13, R13, 8);
+                self.move_stack(8);
             }
             None => {
                 self.e.load_at(R14, R15, offset);
                 self.e.store(home(Reg(guest)), R14);
-                self.e.lea(R13, R13, 8);
+                self.move_stack(8);
             }
         }
         Ok(())
@@ -139,6 +168,7 @@ impl Translator<'_> {
     fn call(&mut self, instr: &Instruction) -> Emitted {
         self.need_aside()?;
         self.push_constant(instr.next_ip())?;
+        self.settle_stack();
         self.make_room();
         self.flags = Places {
             aside: true,
@@ -157,6 +187,7 @@ impl Translator<'_> {
         self.e.load_at(R14, R15, 8);
         self.e.store(TARGET, R14);
         self.push_constant(instr.next_ip())?;
+        self.settle_stack();
         self.make_room();
         self.swap_out();
         self.e.call_through(TARGET);
@@ -225,7 +256,8 @@ impl Translator<'_> {
         self.may_fault();
         self.e.load_at(R14, R15, offset);
         let site = self.site(n);
-        self.e.lea(R13, R13, 8 + i32::from(more));
+        self.move_stack(8 + i32::from(more));
+        self.settle_stack();
         self.swap_out();
         self.e.constant(R15, site.into());
         self.e.ret();
@@ -251,6 +283,12 @@ impl Translator<'_> {
             Way::Next => {
                 let target = instr.near_branch64();
                 self.go_if(condition, target, target <= instr.ip());
+            }
+            Way::Taken if self.closes_loop(n) => {
+                let again = self.again.map_or(0, |again| self.e.address(again.at));
+                self.e.jump_if_address(condition, again);
+                self.go(instr.next_ip(), false)?;
+                self.again = None;
             }
             Way::Taken => self.go_if(condition ^ 1, instr.next_ip(), false),
         }
