@@ -7,7 +7,7 @@ use super::access::OffStack;
 use super::exits::Slow;
 use super::{Emitted, NotHere, Touch, Translator};
 use crate::context::{RETURN, SHADOW_LIMIT, STRING_END, TARGET, home};
-use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
+use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg, Width};
 use crate::flags::Places;
 use crate::registers;
 use crate::stubs;
@@ -19,41 +19,52 @@ fn number(register: Register) -> u8 {
 }
 
 impl Translator<'_> {
+    /// The size of the stack's slots.
+    pub(super) fn slot(&self) -> i32 {
+        self.source.width.bytes()
+    }
+
+    /// Moves the stack pointer.
+    fn move_stack(&mut self, by: i32) {
+        self.e.lea_as(self.source.width, R13, R13, by);
+    }
+
     /// Translates what is here; `None` for anything else.
     pub(super) fn flow(&mut self, n: usize, instr: &Instruction) -> Option<Emitted> {
+        use Code as C;
         Some(match instr.code() {
-            Code::Push_r64 => self.push(number(instr.op0_register())),
-            Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => {
-                let value = if instr.op0_kind() == OpKind::Immediate8to64 {
-                    instr.immediate8to64()
-                } else {
-                    instr.immediate32to64()
-                };
-                self.push_constant(value as u64)
+            C::Push_r64 | C::Push_r32 => self.push(number(instr.op0_register())),
+            C::Pushq_imm8 | C::Pushq_imm32 | C::Pushd_imm8 | C::Pushd_imm32 => {
+                self.push_constant(instr.immediate(0))
             }
-            Code::Push_rm64 if instr.op0_kind() == OpKind::Memory => self.push_memory(instr),
-            Code::Pop_r64 => self.pop(number(instr.op0_register())),
-            Code::Leaveq => self.leave(),
+            C::Push_rm64 | C::Push_rm32 if instr.op0_kind() == OpKind::Memory => self.push_memory(instr),
+            C::Pop_r64 | C::Pop_r32 => self.pop(number(instr.op0_register())),
+            C::Leaveq | C::Leaved => self.leave(),
             // The trace goes on there.
-            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Ok(()),
-            Code::Call_rel32_64 => self.call(instr),
-            Code::Call_rm64 => self.call_indirect(instr),
-            Code::Jmp_rm64 => self.jump_indirect(instr),
-            Code::Retnq => self.ret(n, 0),
-            Code::Retnq_imm16 => self.ret(n, instr.immediate16()),
+            C::Jmp_rel8_64 | C::Jmp_rel32_64 | C::Jmp_rel8_32 | C::Jmp_rel32_32 => Ok(()),
+            C::Call_rel32_64 | C::Call_rel32_32 => self.call(instr),
+            C::Call_rm64 | C::Call_rm32 => self.call_indirect(instr),
+            C::Jmp_rm64 | C::Jmp_rm32 => self.jump_indirect(instr),
+            C::Retnq | C::Retnd => self.ret(n, 0),
+            C::Retnq_imm16 | C::Retnd_imm16 => self.ret(n, instr.immediate16()),
             _ if instr.is_jcc_short_or_near() => self.jcc(n, instr),
             _ => return None,
         })
     }
 
-    /// Brings the eight bytes below the stack's top within reach of R15, for a store.
+    /// Brings the slot below the stack's top within reach of R15, for a store.
     fn below_top(&mut self) -> Result<i32, NotHere> {
-        self.reach_from_r15(Touch::Write, OffStack(Some(-8)), |_| Ok(()))
+        self.reach_from_r15(Touch::Write, OffStack(Some(-self.slot())), |_| Ok(()))
     }
 
-    /// The eight bytes at the stack's top, for a load.
+    /// The slot at the stack's top, for a load.
     fn top(&mut self) -> Result<i32, NotHere> {
         self.reach_from_r15(Touch::Read, OffStack(Some(0)), |_| Ok(()))
+    }
+
+    /// reg = the slot so far from R15.
+    fn load_slot(&mut self, reg: Reg, offset: i32) {
+        self.e.load_as(self.source.width, reg, R15, offset);
     }
 
     /// Pushes a register, which `load` brings from memory if it is there.
@@ -61,8 +72,8 @@ impl Translator<'_> {
         let offset = self.below_top()?;
         let value = load(self);
         self.may_fault();
-        self.e.store_at(R15, offset, value);
-        self.e.lea(R13, R13, -8);
+        self.e.store_as(self.source.width, R15, offset, value);
+        self.move_stack(-self.slot());
         Ok(())
     }
 
@@ -77,9 +88,9 @@ impl Translator<'_> {
 
     fn push_memory(&mut self, instr: &Instruction) -> Emitted {
         let stack = self.off_stack(instr);
-        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr))?;
+        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr, t.slot() as usize))?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
+        self.load_slot(R14, offset);
         self.e.store(STRING_END, R14);
         self.push_value()
     }
@@ -93,7 +104,11 @@ impl Translator<'_> {
     }
 
     fn push_constant(&mut self, value: u64) -> Emitted {
-        let Ok(short) = i32::try_from(value as i64) else {
+        let short = match self.source.width {
+            Width::Four => Ok(value as i32),
+            Width::Eight => i32::try_from(value as i64),
+        };
+        let Ok(short) = short else {
             return self.push_from(|t| {
                 t.e.constant(R14, value);
                 R14
@@ -101,8 +116,8 @@ impl Translator<'_> {
         };
         let offset = self.below_top()?;
         self.may_fault();
-        self.e.store_constant_at(R15, offset, short);
-        self.e.lea(R13, R13, -8);
+        self.e.store_constant_as(self.source.width, R15, offset, short);
+        self.move_stack(-self.slot());
         Ok(())
     }
 
@@ -110,15 +125,15 @@ impl Translator<'_> {
         let offset = self.top()?;
         self.may_fault();
         match self.host_of(guest.into()) {
-            Some(R13) => self.e.load_at(R13, R15, offset),
+            Some(R13) => self.load_slot(R13, offset),
             Some(host) => {
-                self.e.load_at(host, R15, offset);
-                self.e.lea(R13, R13, 8);
+                self.load_slot(host, offset);
+                self.move_stack(self.slot());
             }
             None => {
-                self.e.load_at(R14, R15, offset);
+                self.load_slot(R14, offset);
                 self.e.store(home(Reg(guest)), R14);
-                self.e.lea(R13, R13, 8);
+                self.move_stack(self.slot());
             }
         }
         Ok(())
@@ -126,12 +141,12 @@ impl Translator<'_> {
 
     fn leave(&mut self) -> Emitted {
         let offset = self.reach_from_r15(Touch::Read, OffStack(None), |t| {
-            t.e.mov(R15, RBP);
+            t.e.mov_as(t.source.width, R15, RBP);
             Ok(())
         })?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
-        self.e.lea(R13, RBP, 8);
+        self.load_slot(R14, offset);
+        self.e.lea_as(self.source.width, R13, RBP, self.slot());
         self.e.mov(RBP, R14);
         Ok(())
     }
@@ -207,15 +222,18 @@ impl Translator<'_> {
         if instr.op0_kind() == OpKind::Register {
             let guest = number(instr.op0_register());
             match self.host_of(guest.into()) {
-                Some(host) => self.e.mov(R14, host),
-                None => self.e.load(R14, home(Reg(guest))),
+                Some(host) => self.e.mov_as(self.source.width, R14, host),
+                None => {
+                    self.e.load(R14, home(Reg(guest)));
+                    self.e.mov_as(self.source.width, R14, R14);
+                }
             }
             return Ok(());
         }
         let stack = self.off_stack(instr);
-        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr))?;
+        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr, t.slot() as usize))?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
+        self.load_slot(R14, offset);
         Ok(())
     }
 
@@ -223,10 +241,10 @@ impl Translator<'_> {
         self.need_aside()?;
         let offset = self.top()?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
+        self.load_slot(R14, offset);
         let site = self.site(n);
         self.e.store_constant(RETURN, site as i32);
-        self.e.lea(R13, R13, 8 + i32::from(more));
+        self.move_stack(self.slot() + i32::from(more));
         self.swap_out();
         self.e.ret();
         Ok(())
