@@ -194,7 +194,7 @@ fn code_with_page_tables_of_pae_is_translated() {
         enter_protected(m, |state| {
             state.cr4 |= CR4_PAE;
             state.cr3 = TABLES + PAGE;
-            state.pdptr = [TABLES + 2 * PAGE | P, 0, 0, 0];
+            state.pdptr = [(TABLES + 2 * PAGE) | P, 0, 0, 0];
             state.cr0 |= CR0_PG;
         });
         code(m, START, busy);
@@ -217,7 +217,6 @@ fn addresses_have_32_bits() {
                 a.add(eax, dword_ptr(ecx * 4 + SCRATCH as i32))?;
                 a.lea(edx, dword_ptr(esi + esi * 2 + 0x2345))?;
                 // The stack begins at the top.
-                a.mov(edi, esp)?;
                 a.xor(esp, esp)?;
                 a.push(eax)?;
                 a.push(edx)?;
@@ -226,7 +225,6 @@ fn addresses_have_32_bits() {
                 a.pop(edx)?;
                 a.pop(ebp)?;
                 a.mov(ebp, esp)?;
-                a.mov(esp, edi)?;
                 // So do strings, and end at zero.
                 a.mov(edi, 0xffff_fff0u32)?;
                 a.stosd()?;
@@ -238,11 +236,14 @@ fn addresses_have_32_bits() {
                 a.mov(esi, 0xffff_ffe0u32)?;
                 a.mov(edi, (SCRATCH + 16) as u32)?;
                 a.mov(ecx, 8)?;
-                a.rep().movsd()
+                a.rep().movsd()?;
+                a.xor(esp, esp)?;
+                a.push(ecx)
             })
         });
         m.halt();
         assert_eq!(m.gpr(RAX), u64::from(0x2222 * ROUNDS));
+        assert_eq!(m.gpr(RSP), 0xffff_fffc);
         assert_eq!(m.gpr(RDX), (3 * 0xffff_f000u64 + 0x2345) & 0xffff_ffff);
         assert_eq!((m.gpr(RBP), m.gpr(RSI), m.word(SCRATCH + 8)), (0, 0, 0xffff_fff5));
         assert_eq!(m.word(SCRATCH + 16) as u32, 0x2222 * ROUNDS);
@@ -268,7 +269,7 @@ fn operands_end_with_the_segment() {
         on_every_tier(|m| {
             enter(m, 0);
             m.map(TOP, TOP_FRAME, P | W, Size::Small);
-            m.state().seg[GS].base = 0x1_0000;
+            m.state().seg[GS].base = 0x8104;
             code(m, START, |a| {
                 repeat(a, ROUNDS, |a| {
                     a.xor(edx, edx)?;
@@ -359,6 +360,8 @@ fn fs_and_gs_begin_anywhere() {
                 a.add(eax, dword_ptr(edx * 8).gs())?;
                 a.mov(ecx, dword_ptr(ebx * 8 + SCRATCH as i32))?;
                 a.mov(fs, ecx)?;
+                // Where the null segment would be if it could be used.
+                a.inc(dword_ptr(edx * 8 + 8))?;
                 a.inc(dword_ptr(edx * 8 + 8).fs())
             })
         });
@@ -386,7 +389,8 @@ fn the_same_page_in_both_sizes() {
         });
         m.code(LONG, |a| {
             let mut end = a.create_label();
-            a.call(SHARED)?;
+            a.mov(ecx, SHARED as u32)?;
+            a.call(rcx)?;
             a.dec(ebx)?;
             a.je(end)?;
             a.and(eax, 0xff_ffff)?;
@@ -397,7 +401,8 @@ fn the_same_page_in_both_sizes() {
             a.hlt()
         });
         code(m, SHORT, |a| {
-            a.call(SHARED)?;
+            a.mov(ecx, SHARED as u32)?;
+            a.call(ecx)?;
             a.push(i32::from(CODE0))?;
             a.push(LONG as i32)?;
             a.retf()
@@ -515,7 +520,7 @@ fn upper_halves_outlive_32_bit_code() {
         on_every_tier(|m| {
             enter(m, 0);
             m.supervisor(START);
-            m.map(STACK - PAGE | 7 << 32, STACK - PAGE, P | W, Size::Small);
+            m.map((STACK - PAGE) | (7 << 32), STACK - PAGE, P | W, Size::Small);
             m.state().gpr[RSP] = pointer;
             for n in [RAX, RCX, RDX, RBP, RSI, RDI] {
                 m.state().gpr[n] = 0x1234_5678_0000_9200 + 16 * n as u64;
