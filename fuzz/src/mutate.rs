@@ -4,12 +4,12 @@ use crate::corpus::Input;
 use fastrand::Rng;
 use iced_x86::{Encoder, Instruction};
 use ring3_tests::oracle::forms::Form;
-use ring3_tests::oracle::program;
+use ring3_tests::oracle::{Mode, program};
 use std::sync::LazyLock;
 
 /// Bytes of an input at most.
 const LONGEST: usize = 120;
-static FORMS: LazyLock<Vec<Form>> = LazyLock::new(program::forms);
+static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| program::forms(Mode::Long));
 
 pub fn code(rng: &mut Rng, corpus: &[Input]) -> Vec<u8> {
     let mut code = Vec::new();

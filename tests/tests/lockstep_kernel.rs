@@ -10,6 +10,7 @@ use ring3_tests::lockstep::follow::Forgives;
 use ring3_tests::lockstep::kernel::{self, cpu};
 use ring3_tests::lockstep::program::Program;
 use ring3_tests::lockstep::{Lockstep, Metronome, Pace, Stage};
+use ring3_tests::oracle::Mode;
 use ring3_tests::oracle::campaign::{cases, seed};
 use ring3_tests::oracle::program::forms;
 use ring3_x86_cpu::Leave;
@@ -72,7 +73,7 @@ fn differences(pair: &Lockstep<BareWorld>) -> Vec<String> {
 fn kernels_end_alike() {
     let seed = seed();
     println!("lockstep with kernels: RING3_SEED={seed:#x}");
-    let forms = forms();
+    let forms = forms(Mode::Long);
     let metronome = Metronome::new(Duration::from_micros(500));
     let count = cases(300);
     // Of 256 boundaries, those where memory is looked at; one alone is looked at closely.

@@ -25,7 +25,7 @@ fn compare(family: Family, mode: Mode, usual_cases: usize, floor: usize) {
         &mut [&mut interpreter],
     );
     report.conclude(&name, seed, floor);
-    if mode != Mode::Long {
+    if mode == Mode::Short {
         return;
     }
     let Some(translator) = Jit::eager() else {

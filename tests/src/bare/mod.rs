@@ -282,7 +282,16 @@ pub fn repeat(
 
 /// Code that runs at `linear`.
 pub fn assemble(linear: u64, build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
-    let mut asm = CodeAssembler::new(64).expect("64-bit code exists");
+    assemble_as(64, linear, build)
+}
+
+/// The same with instructions of so many bits.
+pub fn assemble_as(
+    bits: u32,
+    linear: u64,
+    build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Vec<u8> {
+    let mut asm = CodeAssembler::new(bits).expect("code of so many bits exists");
     build(&mut asm)
         .and_then(|()| asm.assemble(linear))
         .expect("code that can be encoded")

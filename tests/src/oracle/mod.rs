@@ -8,7 +8,7 @@
 //!   makes instructions of a form, [`place`] chooses where their memory operands lie, [`values`] fills registers and
 //!   memory, [`prepare`], [`x87`] and [`save`] see to what single
 //!   instructions want, [`prelude`] has another instruction go before it,
-//!   [`case`] puts these together.
+//!   [`case`] puts these together; [`program`] puts instructions in a row, [`flow`] those of 32-bit code into loops and functions.
 //! * [`compare`] tells two ends apart, but for what the architecture leaves undefined, [`makers`] knows where processors
 //!   differ; [`campaign`] is the loop.
 //!
@@ -18,6 +18,7 @@
 pub mod campaign;
 pub mod case;
 pub mod compare;
+pub mod flow;
 pub mod forms;
 pub mod interpreter;
 pub mod layout;

@@ -9,6 +9,7 @@ mod calls;
 mod devices;
 mod faults;
 mod flags;
+mod flat;
 mod kicks;
 mod own_code;
 mod page_edits;

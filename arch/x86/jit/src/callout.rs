@@ -2,6 +2,7 @@
 
 use crate::Setting;
 use crate::context::{EXIT_ENDED, Jumps, forget_pages, from_aside, to_aside, word};
+use crate::flat;
 use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
@@ -151,8 +152,12 @@ pub(crate) fn prepare(core: &mut Core) {
     let words = &mut core.tier;
     words[word::ASIDE] = to_aside(core.state.flags.arithmetic());
     words[word::TABLE] = core.mmu.table_address();
-    words[word::FS_BASE] = core.state.seg[FS].base;
-    words[word::GS_BASE] = core.state.seg[GS].base;
+    let bases = if core.mode.code_bits == 64 {
+        [FS, GS].map(|seg| core.state.seg[seg].base)
+    } else {
+        [FS, GS].map(|seg| flat::base(&core.state.seg[seg]))
+    };
+    [words[word::FS_BASE], words[word::GS_BASE]] = bases;
 }
 
 /// Whether nothing but these wants attention, and no instruction needs care; then they have it.
@@ -182,13 +187,13 @@ fn goes_to(core: &mut Core, stay: &mut Stay<'_>) -> Option<u32> {
     if setting.level != stay.setting.level || stay.kick.load(Ordering::Relaxed) != 0 {
         return None;
     }
-    let code = stay.jumps.find(setting.user, core.state.rip)?;
+    let code = stay.jumps.find(setting, core.state.rip)?;
     // What changes of mode ask for is done here.
     if !is_calm(core, stay, Attention::RESYNC) {
         return None;
     }
     stay.setting = setting;
-    core.tier[word::JUMPS_AT] = stay.jumps.cache(setting.user);
+    core.tier[word::JUMPS_AT] = stay.jumps.cache(setting);
     core.tier[word::ENTRY] = code;
     Some(GO_TO)
 }

@@ -3,6 +3,7 @@
 //! GS is the address of the [`Core`], so that what translated code leaves there is where the interpreter's handlers look
 //! for it.
 
+use crate::Setting;
 use crate::emit::Reg;
 use crate::translate::Touch;
 use ring3_x86_cpu::Core;
@@ -31,9 +32,10 @@ words! {
     TABLE = 4,
     /// Address of the kick word.
     KICK = 5,
+    /// Bases of segments; in 32-bit code see [`crate::flat`].
     FS_BASE = 6,
     GS_BASE = 7,
-    /// The jump cache of the privilege the guest has.
+    /// The jump cache of the privilege and the width the guest's code has.
     JUMPS_AT = 8,
     /// Guest instructions executed.
     COUNT = 9,
@@ -176,41 +178,41 @@ fn no_jump(index: usize) -> JumpEntry {
     }
 }
 
-/// Where translations are, by linear address: one cache for supervisor code and one for user code.
+/// Where translations are, by linear address: a cache for each [`Setting::cache`].
 pub struct Jumps {
-    caches: [Box<[JumpEntry]>; 2],
+    caches: [Box<[JumpEntry]>; Setting::CACHES],
 }
 
 impl Jumps {
     pub fn new() -> Jumps {
         let empty = || (0..JUMPS).map(no_jump).collect();
         Jumps {
-            caches: [empty(), empty()],
+            caches: std::array::from_fn(|_| empty()),
         }
     }
 
     /// The address of a cache.
-    pub fn cache(&self, user: bool) -> u64 {
-        self.caches[usize::from(user)].as_ptr() as u64
+    pub fn cache(&self, setting: Setting) -> u64 {
+        self.caches[setting.cache()].as_ptr() as u64
     }
 
     /// The code of an address, if it is known.
     #[inline(always)]
-    pub fn find(&self, user: bool, linear: u64) -> Option<u64> {
-        let entry = &self.caches[usize::from(user)][jump_index(linear)];
+    pub fn find(&self, setting: Setting, linear: u64) -> Option<u64> {
+        let entry = &self.caches[setting.cache()][jump_index(linear)];
         (entry.linear == linear && entry.code != 0).then_some(entry.code)
     }
 
-    /// Enters where the translation of an address is, for code of that privilege.
+    /// Enters where the translation of an address is, for code in that setting.
     #[inline(always)]
-    pub fn remember(&mut self, user: bool, linear: u64, code: u64) {
-        self.caches[usize::from(user)][jump_index(linear)] = JumpEntry { linear, code };
+    pub fn remember(&mut self, setting: Setting, linear: u64, code: u64) {
+        self.caches[setting.cache()][jump_index(linear)] = JumpEntry { linear, code };
     }
 
     /// Undoes that, if nothing else was entered in its place.
-    pub fn forget(&mut self, user: bool, linear: u64, code: u64) {
+    pub fn forget(&mut self, setting: Setting, linear: u64, code: u64) {
         let index = jump_index(linear);
-        let slot = &mut self.caches[usize::from(user)][index];
+        let slot = &mut self.caches[setting.cache()][index];
         if slot.linear == linear && slot.code == code {
             *slot = no_jump(index);
         }
@@ -228,6 +230,8 @@ impl Jumps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emit::Width;
+    use crate::translate::Level;
 
     #[test]
     fn an_empty_entry_matches_no_address_that_is_looked_up_in_it() {
@@ -239,13 +243,24 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_gone() {
         let mut jumps = Jumps::new();
-        for user in [false, true] {
-            jumps.remember(user, 0x40_1000, 7);
-            assert_eq!(jumps.find(user, 0x40_1000), Some(7));
-            jumps.forget(user, 0x40_1000, 8);
-            assert_eq!(jumps.find(user, 0x40_1000), Some(7));
-            jumps.forget(user, 0x40_1000, 7);
-            assert_eq!(jumps.find(user, 0x40_1000), None);
+        for (user, width) in [
+            (false, Width::Eight),
+            (true, Width::Eight),
+            (false, Width::Four),
+            (true, Width::Four),
+        ] {
+            let setting = Setting {
+                user,
+                width,
+                level: Level::None,
+            };
+            assert_eq!(jumps.find(setting, 0x40_1000), None);
+            jumps.remember(setting, 0x40_1000, 7);
+            assert_eq!(jumps.find(setting, 0x40_1000), Some(7));
+            jumps.forget(setting, 0x40_1000, 8);
+            assert_eq!(jumps.find(setting, 0x40_1000), Some(7));
+            jumps.forget(setting, 0x40_1000, 7);
+            assert_eq!(jumps.find(setting, 0x40_1000), None);
         }
     }
 

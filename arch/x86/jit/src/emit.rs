@@ -35,6 +35,30 @@ impl Reg {
     }
 }
 
+/// How wide the guest's addresses are, and with them the slots of its stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Width {
+    Four,
+    Eight,
+}
+
+impl Width {
+    pub fn bytes(self) -> i32 {
+        match self {
+            Width::Four => 4,
+            Width::Eight => 8,
+        }
+    }
+
+    /// The REX prefix of an operation so wide.
+    fn rex(self) -> u8 {
+        match self {
+            Width::Four => 0x40,
+            Width::Eight => 0x48,
+        }
+    }
+}
+
 /// A place in the code being written, from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct At(pub u32);
@@ -50,6 +74,7 @@ pub struct Forward(At);
 pub struct ShortForward(At);
 
 /// Conditions, by their number in the opcode.
+pub const E: u8 = 4;
 pub const NE: u8 = 5;
 pub const BE: u8 = 6;
 pub const A: u8 = 7;
@@ -186,9 +211,9 @@ impl Emitter {
         self.on_gs(&[0xff], 4, offset, &[]);
     }
 
-    /// An instruction with `reg` and [base + displacement] as its operands, 64 bits wide. `base` is neither RSP nor R12.
-    fn at(&mut self, opcode: u8, reg: u8, base: Reg, displacement: i32) {
-        let rex = 0x48 | reg >> 3 << 2 | base.high();
+    /// An instruction with `reg` and [base + displacement] as its operands. `base` is neither RSP nor R12.
+    fn at(&mut self, width: Width, opcode: u8, reg: u8, base: Reg, displacement: i32) {
+        let rex = width.rex() | reg >> 3 << 2 | base.high();
         let fields = (reg & 7) << 3 | base.low();
         match i8::try_from(displacement) {
             Ok(short) => self.raw(&[rex, opcode, 0x40 | fields, short as u8]),
@@ -201,23 +226,33 @@ impl Emitter {
 
     /// reg = [base + displacement]
     pub fn load_at(&mut self, reg: Reg, base: Reg, displacement: i32) {
-        self.at(0x8b, reg.0, base, displacement);
+        self.load_as(Width::Eight, reg, base, displacement);
     }
 
-    /// [base + displacement] = reg
-    pub fn store_at(&mut self, base: Reg, displacement: i32, reg: Reg) {
-        self.at(0x89, reg.0, base, displacement);
+    /// The same so wide; the rest of `reg` becomes zero.
+    pub fn load_as(&mut self, width: Width, reg: Reg, base: Reg, displacement: i32) {
+        self.at(width, 0x8b, reg.0, base, displacement);
     }
 
-    /// [base + displacement] = value, sign-extended to 64 bits.
-    pub fn store_constant_at(&mut self, base: Reg, displacement: i32, value: i32) {
-        self.at(0xc7, 0, base, displacement);
+    /// [base + displacement] = reg, so wide.
+    pub fn store_as(&mut self, width: Width, base: Reg, displacement: i32, reg: Reg) {
+        self.at(width, 0x89, reg.0, base, displacement);
+    }
+
+    /// [base + displacement] = value, sign-extended to that width.
+    pub fn store_constant_as(&mut self, width: Width, base: Reg, displacement: i32, value: i32) {
+        self.at(width, 0xc7, 0, base, displacement);
         self.imm32(value);
     }
 
-    /// reg = [base + 8 * scaled], 64 bits, or its address.
+    /// reg = base + scale * scaled, 64 bits.
     pub fn lea_scaled(&mut self, reg: Reg, base: Reg, scaled: Reg, scale: u8) {
-        let rex = 0x48 | reg.high() << 2 | scaled.high() << 1 | base.high();
+        self.lea_scaled_as(Width::Eight, reg, base, scaled, scale);
+    }
+
+    /// The same so wide; the rest of `reg` becomes zero.
+    pub fn lea_scaled_as(&mut self, width: Width, reg: Reg, base: Reg, scaled: Reg, scale: u8) {
+        let rex = width.rex() | reg.high() << 2 | scaled.high() << 1 | base.high();
         let sib = (scale.trailing_zeros() as u8) << 6 | scaled.low() << 3 | base.low();
         if base.low() == 5 {
             self.raw(&[rex, 0x8d, 0x44 | reg.low() << 3, sib, 0]);
@@ -228,11 +263,16 @@ impl Emitter {
 
     /// reg = base + displacement; leaves flags.
     pub fn lea(&mut self, reg: Reg, base: Reg, displacement: i32) {
+        self.lea_as(Width::Eight, reg, base, displacement);
+    }
+
+    /// The same so wide; the rest of `reg` becomes zero.
+    pub fn lea_as(&mut self, width: Width, reg: Reg, base: Reg, displacement: i32) {
         if displacement == 0 {
             // Which takes the processor no time.
-            return self.mov(reg, base);
+            return self.mov_as(width, reg, base);
         }
-        let rex = 0x48 | reg.high() << 2 | base.high();
+        let rex = width.rex() | reg.high() << 2 | base.high();
         let needs_sib = base.low() == 4;
         let short = i8::try_from(displacement).is_ok();
         let mode = if short { 0x40 } else { 0x80 };
@@ -257,6 +297,14 @@ impl Emitter {
             0x89,
             0xc0 | from.low() << 3 | to.low(),
         ]);
+    }
+
+    /// to = from, so wide; the rest of `to` becomes zero.
+    pub fn mov_as(&mut self, width: Width, to: Reg, from: Reg) {
+        match width {
+            Width::Four => self.mov32(to, from),
+            Width::Eight => self.mov(to, from),
+        }
     }
 
     /// The lower half of `to` = that of `from`; the upper becomes zero.
@@ -403,10 +451,16 @@ mod tests {
             e.compare_constant(R14, -5);
             e.compare(R14, R15);
             e.load_at(R14, R14, 24);
-            e.store_at(R15, 8, R14);
+            e.store_as(Width::Eight, R15, 8, R14);
             e.load_at(RBP, R15, 0x200);
-            e.store_constant_at(R15, 0, -2);
+            e.store_constant_as(Width::Eight, R15, 0, -2);
             e.lea_scaled(R15, RCX, R15, 8);
+            e.load_as(Width::Four, R14, R15, 4);
+            e.store_as(Width::Four, R15, -4, RBX);
+            e.store_constant_as(Width::Four, R15, 0, -2);
+            e.lea_scaled_as(Width::Four, R15, RCX, R15, 4);
+            e.lea_as(Width::Four, R13, R13, -4);
+            e.lea_as(Width::Four, R15, RBP, 0);
             e.lea(R13, R13, -8);
             e.lea(R13, RSP, 0x100);
             e.mov(R13, RBP);
@@ -431,6 +485,12 @@ mod tests {
             "mov rbp,[r15+200h]",
             "mov qword ptr [r15],0FFFFFFFFFFFFFFFEh",
             "lea r15,[rcx+r15*8]",
+            "mov r14d,[r15+4]",
+            "mov [r15-4],ebx",
+            "mov dword ptr [r15],0FFFFFFFEh",
+            "lea r15d,[rcx+r15*4]",
+            "lea r13d,[r13-4]",
+            "mov r15d,ebp",
             "lea r13,[r13-8]",
             "lea r13,[rsp+100h]",
             "mov r13,rbp",

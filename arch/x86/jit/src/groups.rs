@@ -18,6 +18,7 @@ pub const MOST: usize = 16;
 /// Bytes that a group spans.
 const WIDEST: i64 = 256;
 const RSP: usize = 4;
+const RBP: usize = 5;
 
 /// Accesses that belong together.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +130,7 @@ fn is_step(instr: &Instruction) -> Option<Register> {
         Mnemonic::Lea => {
             instr.memory_base() == register
                 && instr.memory_index() == Register::None
-                && is_short(instr.memory_displacement64())
+                && is_short(registers::displacement(instr) as u64)
         }
         _ => false,
     };
@@ -209,28 +210,24 @@ fn collect(open: &mut Vec<Open>, n: usize, access: &Access, version: u32, delta:
 
 /// The one access of an instruction, if it has one off a plain register.
 fn access(instr: &Instruction, info: &mut InstructionInfoFactory) -> Option<Access> {
-    let stack = |displacement, touch| {
+    let slot = |base, displacement, touch| {
         Some(Access {
-            base: RSP,
+            base,
             displacement,
-            size: 8,
+            size: registers::width(instr).bytes().into(),
             touch,
         })
     };
+    let pushed = -i64::from(registers::width(instr).bytes());
+    let by_register = instr.op0_kind() == OpKind::Register;
     match instr.code() {
-        Code::Push_r64 | Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 | Code::Call_rel32_64 => {
-            return stack(-8, Touch::Write);
+        code if pushes(code) => return slot(RSP, pushed, Touch::Write),
+        Code::Call_rel32_64 | Code::Call_rel32_32 => return slot(RSP, pushed, Touch::Write),
+        Code::Call_rm64 | Code::Call_rm32 if by_register => return slot(RSP, pushed, Touch::Write),
+        Code::Pop_r64 | Code::Retnq | Code::Retnq_imm16 | Code::Pop_r32 | Code::Retnd | Code::Retnd_imm16 => {
+            return slot(RSP, 0, Touch::Read);
         }
-        Code::Call_rm64 if instr.op0_kind() == OpKind::Register => return stack(-8, Touch::Write),
-        Code::Pop_r64 | Code::Retnq | Code::Retnq_imm16 => return stack(0, Touch::Read),
-        Code::Leaveq => {
-            return Some(Access {
-                base: 5,
-                displacement: 0,
-                size: 8,
-                touch: Touch::Read,
-            });
-        }
+        Code::Leaveq | Code::Leaved => return slot(RBP, 0, Touch::Read),
         _ => {}
     }
     let operands = (0..instr.op_count())
@@ -238,15 +235,16 @@ fn access(instr: &Instruction, info: &mut InstructionInfoFactory) -> Option<Acce
         .count();
     let base = instr.memory_base();
     let plain = operands == 1
-        && base.is_gpr64()
+        && base.is_gpr()
+        && base.size() as i32 == registers::width(instr).bytes()
         && instr.memory_index() == Register::None
-        && !matches!(instr.memory_segment(), Register::FS | Register::GS)
+        && registers::is_in_flat_segment(instr)
         && instr.flow_control() == iced_x86::FlowControl::Next
         && !instr.is_stack_instruction()
         && instr.mnemonic() != Mnemonic::Lea;
     let size = instr.memory_size().size() as i64;
     let used = info.info(instr).used_memory();
-    let displacement = instr.memory_displacement64() as i64;
+    let displacement = registers::displacement(instr);
     if !plain || !(1..=64).contains(&size) || used.len() != 1 || displacement.unsigned_abs() > 1 << 30 {
         return None;
     }
@@ -259,14 +257,29 @@ fn access(instr: &Instruction, info: &mut InstructionInfoFactory) -> Option<Acce
     })
 }
 
+/// Pushes of a register or a constant, as wide as the stack's slots are. Each code is of one width.
+fn pushes(code: Code) -> bool {
+    use Code as C;
+    matches!(
+        code,
+        C::Push_r64 | C::Pushq_imm8 | C::Pushq_imm32 | C::Push_r32 | C::Pushd_imm8 | C::Pushd_imm32
+    )
+}
+
 /// How far an instruction moves RSP, if it moves it by a constant.
 pub fn moves_stack(instr: &Instruction) -> Option<i64> {
-    let on_rsp = instr.op0_kind() == OpKind::Register && instr.op0_register() == Register::RSP;
+    let slot = i64::from(registers::width(instr).bytes());
+    let register = instr.op0_register();
+    let on_rsp = instr.op0_kind() == OpKind::Register
+        && registers::number(register) == RSP
+        && register.size() as i64 == slot;
     match instr.code() {
-        Code::Push_r64 | Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => Some(-8),
-        Code::Pop_r64 if instr.op0_register() != Register::RSP => Some(8),
+        code if pushes(code) => Some(-slot),
+        Code::Pop_r64 | Code::Pop_r32 if !on_rsp => Some(slot),
         Code::Add_rm64_imm8 | Code::Add_rm64_imm32 if on_rsp => Some(instr.immediate(1) as i64),
         Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 if on_rsp => Some(-(instr.immediate(1) as i64)),
+        Code::Add_rm32_imm8 | Code::Add_rm32_imm32 if on_rsp => Some((instr.immediate(1) as i32).into()),
+        Code::Sub_rm32_imm8 | Code::Sub_rm32_imm32 if on_rsp => Some(-i64::from(instr.immediate(1) as i32)),
         _ => None,
     }
 }

@@ -7,18 +7,20 @@
 //!
 //! * [`trace`]: which blocks are translated together; [`translate`](mod@translate): a trace to host code; [`flags`] says where
 //!   flags are, [`groups`] which accesses share a lookup; [`emit`] writes instructions.
+//! * [`flat`]: what is special about 32-bit code.
 //! * [`links`]: jumps from page to page, and while they hold; [`callout`]: the operations that handlers do.
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
 //!
-//! Not supported, and left to the interpreter: code that is not 64-bit, or at level 1 or 2; blocks whose only instruction
-//! crosses a page. x87 and MMX instructions are callouts.
+//! Not supported, and left to the interpreter: code that is neither 64-bit nor, in [`flat`] segments, 32-bit, or at level 1
+//! or 2. x87 and MMX instructions are callouts.
 
 mod callout;
 mod context;
 mod emit;
 mod fault;
 mod flags;
+mod flat;
 mod groups;
 mod links;
 mod memory;
@@ -29,6 +31,7 @@ mod translate;
 
 use crate::callout::{Misses, Site, Stay};
 use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, forget_pages, from_aside, word};
+use crate::emit::Width;
 use crate::links::{Link, Links, PageKey, Translation};
 use crate::memory::{CodeMemory, ShadowStack};
 use crate::stubs::Stubs;
@@ -56,14 +59,29 @@ const MOST_APART: usize = 4096;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Setting {
     user: bool,
+    width: Width,
     level: Level,
 }
 
 impl Setting {
-    /// `None` where nothing is translated: outside of 64-bit mode, and at levels 1 and 2.
+    /// Jump caches.
+    pub const CACHES: usize = 4;
+
+    /// The number of the jump cache.
+    #[inline(always)]
+    pub fn cache(&self) -> usize {
+        usize::from(self.user) | usize::from(self.width == Width::Four) << 1
+    }
+
+    /// `None` where nothing is translated: in 16-bit code, where segments are not flat, and at levels 1 and 2.
     #[inline(always)]
     pub fn of(core: &Core) -> Option<Setting> {
-        if core.mode.code_bits != 64 || matches!(core.mode.cpl, 1 | 2) {
+        let width = match core.mode.code_bits {
+            64 => Width::Eight,
+            32 if flat::is_flat(core) => Width::Four,
+            _ => return None,
+        };
+        if matches!(core.mode.cpl, 1 | 2) {
             return None;
         }
         let state = &core.state;
@@ -79,6 +97,7 @@ impl Setting {
         };
         Some(Setting {
             user: core.mode.cpl == 3,
+            width,
             level,
         })
     }
@@ -233,6 +252,7 @@ impl Jit {
                 level: setting.level,
                 counting: self.counting,
                 user: setting.user,
+                width: setting.width,
                 base: self.memory.next(),
                 cold: self.memory.next_cold(),
                 stubs: self.stubs,
@@ -314,7 +334,7 @@ impl Jit {
         callout::prepare(core);
         let words = &mut core.tier;
         words[word::KICK] = kick.as_ptr() as u64;
-        words[word::JUMPS_AT] = self.jumps.cache(from.setting.user);
+        words[word::JUMPS_AT] = self.jumps.cache(from.setting);
         words[word::COUNT] = 0;
         words[word::ENTRY] = from.entries.aside;
         forget_pages(words);

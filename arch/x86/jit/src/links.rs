@@ -154,7 +154,7 @@ impl Links {
             self.link(translation, memory);
         }
         jumps.remember(
-            translation.setting.user,
+            translation.setting,
             translation.linear,
             translation.entries.checked_aside,
         );
@@ -169,7 +169,7 @@ impl Links {
             memory.set_word(*word, *code);
         }
         for (linear, code) in &page.entries {
-            jumps.remember(page.key.setting.user, *linear, *code);
+            jumps.remember(page.key.setting, *linear, *code);
         }
     }
 
@@ -184,7 +184,7 @@ impl Links {
             }
         }
         for (linear, code) in &page.entries {
-            jumps.forget(page.key.setting.user, *linear, *code);
+            jumps.forget(page.key.setting, *linear, *code);
         }
     }
 

@@ -1,10 +1,37 @@
 //! Registers as instructions name and use them.
 
-use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
+use crate::emit::Width;
+use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
 
 /// The processor's number of a general register.
 pub fn number(register: Register) -> usize {
     register.full_register().number()
+}
+
+/// How wide addresses are in the code that an instruction is of.
+pub fn width(instr: &Instruction) -> Width {
+    match instr.code_size() {
+        CodeSize::Code32 => Width::Four,
+        _ => Width::Eight,
+    }
+}
+
+/// The displacement of the memory operand as a distance.
+pub fn displacement(instr: &Instruction) -> i64 {
+    let displacement = instr.memory_displacement64();
+    match width(instr) {
+        Width::Four => i64::from(displacement as i32),
+        Width::Eight => displacement as i64,
+    }
+}
+
+/// Whether the memory operand is in a segment that begins at zero and may be written.
+pub fn is_in_flat_segment(instr: &Instruction) -> bool {
+    match instr.memory_segment() {
+        Register::FS | Register::GS => false,
+        Register::CS => width(instr) == Width::Eight,
+        _ => true,
+    }
 }
 
 /// The general register of that number and width.

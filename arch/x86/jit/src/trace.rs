@@ -6,7 +6,8 @@
 //! to stay in.
 
 use crate::callout::Kind;
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use crate::flat;
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use ring3_x86_cpu::block::{Block, Blocks};
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::{Core, decode};
@@ -89,6 +90,9 @@ pub struct Trace {
 
 /// The trace that begins with a block at a linear address; `None` if its first instruction must be the interpreter's.
 pub fn collect(core: &Core, blocks: &Blocks, head: u32, linear: u64) -> Option<Trace> {
+    if core.mode.code_bits == 32 && linear >= flat::LAST_PAGE {
+        return None;
+    }
     let mut collector = Collector {
         core,
         blocks,
@@ -158,10 +162,11 @@ impl Collector<'_> {
             return Some(End::Leave(linear));
         };
         let first = self.steps.len();
-        let mut decoder = Decoder::with_ip(64, &code, linear, DecoderOptions::NONE);
+        let bits = self.core.mode.code_bits.into();
+        let mut decoder = Decoder::with_ip(bits, &code, linear, DecoderOptions::NONE);
         let mut end = None;
         for op in &block.ops {
-            let instr = decoder.decode();
+            let instr = flat::widened(decoder.decode());
             if instr.is_invalid() || !self.core.features.include(&instr) {
                 end = Some(End::Leave(linear.wrapping_add(u64::from(op.start))));
                 break;
@@ -242,7 +247,7 @@ fn is_near_branch(instr: &Instruction) -> bool {
         || instr.is_loopcc()
         || instr.is_loop()
         || instr.is_jcx_short()
-        || matches!(instr.code(), Code::Retnq | Code::Retnq_imm16)
+        || matches!(instr.mnemonic(), Mnemonic::Ret)
 }
 
 #[cfg(test)]

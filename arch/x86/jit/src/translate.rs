@@ -1,7 +1,7 @@
 //! A trace of guest code to host code.
 //!
 //! An instruction is copied as it is if it touches neither memory nor the registers that translations need for
-//! themselves ([`operand`]); its memory operand goes through the software TLB otherwise ([`access`]). The stack and near branches
+//! themselves ([`operand`]); its memory operand ([`address`]) goes through the software TLB otherwise ([`access`]). The stack and near branches
 //! have sequences of their own ([`flow`]), as have some string and system instructions ([`strings`], [`system`]); [`entries`] and
 //! [`exits`] are the ways in and out. Everything else is done by the interpreter's own
 //! handler, in a callout.
@@ -14,6 +14,7 @@
 //! executed from its beginning, because nothing of it was committed yet.
 
 mod access;
+mod address;
 mod entries;
 pub mod exits;
 mod flow;
@@ -26,7 +27,7 @@ mod system;
 use crate::Counting;
 use crate::callout::{Kind, Site};
 use crate::context::{COUNT, NEED_VECTOR};
-use crate::emit::{At, Emitter, Forward, R14};
+use crate::emit::{At, Emitter, Forward, R14, Width};
 use crate::flags::{Maker, Places, Scratch, Use};
 use crate::groups::{self, Group, Member};
 use crate::registers;
@@ -68,6 +69,8 @@ pub struct Source<'a> {
     pub counting: Counting,
     /// Whether it is executed at level 3, or else at level 0.
     pub user: bool,
+    /// How wide its addresses are.
+    pub width: Width,
     /// Where it will be executed, the rarely executed part of it, and what surrounds it.
     pub base: u64,
     pub cold: u64,

@@ -60,7 +60,7 @@ impl Translator<'_> {
                         self.e.load(R15, home(Reg(base)));
                         R15
                     });
-                    self.e.lea(R15, from, member.from_base);
+                    self.e.lea_as(self.source.width, R15, from, member.from_base);
                     let steady = !self.wild[usize::from(base)];
                     self.look_up_steady(group.span, group.touch, steady)?;
                 }
@@ -74,14 +74,14 @@ impl Translator<'_> {
         Ok(Spot::At(member.offset))
     }
 
-    /// As `reach`, for eight bytes and with R14 free in any case; returns how far from R15 the access is.
+    /// As `reach`, for a slot of the stack's size and with R14 free in any case; returns how far from R15 the access is.
     pub(super) fn reach_from_r15(
         &mut self,
         touch: Touch,
         stack: OffStack,
         address: impl FnOnce(&mut Self) -> Emitted,
     ) -> Result<i32, NotHere> {
-        match self.reach(8, touch, stack, address)? {
+        match self.reach(self.slot() as usize, touch, stack, address)? {
             Spot::At(offset) => Ok(offset),
             Spot::Sum => {
                 self.join();
@@ -149,7 +149,7 @@ impl Translator<'_> {
     /// The same for an access off RSP: its page is most often that of the last one.
     fn look_up_stack(&mut self, size: usize, displacement: i32) -> Emitted {
         self.before_lookup()?;
-        self.e.lea(R15, R13, displacement);
+        self.e.lea_as(self.source.width, R15, R13, displacement);
         self.look_up_last(size, LastPage::Stack)
     }
 

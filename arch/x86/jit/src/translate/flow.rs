@@ -8,7 +8,7 @@ use super::exits::Slow;
 use super::operand::is_harmless;
 use super::{Emitted, NotHere, Touch, Translator};
 use crate::context::{SHADOW_LIMIT, STRING_END, TARGET, home};
-use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg};
+use crate::emit::{BE, NE, R13, R14, R15, RBP, RSP, Reg, Width};
 use crate::flags::Places;
 use crate::registers;
 use crate::stubs;
@@ -20,28 +20,29 @@ fn number(register: Register) -> u8 {
 }
 
 impl Translator<'_> {
+    /// The size of the stack's slots.
+    pub(super) fn slot(&self) -> i32 {
+        self.source.width.bytes()
+    }
+
     /// Translates what is here; `None` for anything else.
     pub(super) fn flow(&mut self, n: usize, instr: &Instruction) -> Option<Emitted> {
+        use Code as C;
         Some(match instr.code() {
-            Code::Push_r64 => self.push(number(instr.op0_register())),
-            Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => {
-                let value = if instr.op0_kind() == OpKind::Immediate8to64 {
-                    instr.immediate8to64()
-                } else {
-                    instr.immediate32to64()
-                };
-                self.push_constant(value as u64)
+            C::Push_r64 | C::Push_r32 => self.push(number(instr.op0_register())),
+            C::Pushq_imm8 | C::Pushq_imm32 | C::Pushd_imm8 | C::Pushd_imm32 => {
+                self.push_constant(instr.immediate(0))
             }
-            Code::Push_rm64 if instr.op0_kind() == OpKind::Memory => self.push_memory(instr),
-            Code::Pop_r64 => self.pop(number(instr.op0_register())),
-            Code::Leaveq => self.leave(),
+            C::Push_rm64 | C::Push_rm32 if instr.op0_kind() == OpKind::Memory => self.push_memory(instr),
+            C::Pop_r64 | C::Pop_r32 => self.pop(number(instr.op0_register())),
+            C::Leaveq | C::Leaved => self.leave(),
             // The trace goes on there.
-            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => Ok(()),
-            Code::Call_rel32_64 => self.call(instr),
-            Code::Call_rm64 => self.call_indirect(instr),
-            Code::Jmp_rm64 => self.jump_indirect(instr),
-            Code::Retnq => self.ret(n, 0),
-            Code::Retnq_imm16 => self.ret(n, instr.immediate16()),
+            C::Jmp_rel8_64 | C::Jmp_rel32_64 | C::Jmp_rel8_32 | C::Jmp_rel32_32 => Ok(()),
+            C::Call_rel32_64 | C::Call_rel32_32 => self.call(instr),
+            C::Call_rm64 | C::Call_rm32 => self.call_indirect(instr),
+            C::Jmp_rm64 | C::Jmp_rm32 => self.jump_indirect(instr),
+            C::Retnq | C::Retnd => self.ret(n, 0),
+            C::Retnq_imm16 | C::Retnd_imm16 => self.ret(n, instr.immediate16()),
             _ if instr.is_jcc_short_or_near() => self.jcc(n, instr),
             _ => return None,
         })
@@ -49,11 +50,15 @@ impl Translator<'_> {
 
     /// Whether R13 may stay behind RSP over an instruction: it uses neither, or accesses the stack at a known place.
     pub(super) fn may_lag(&mut self, instr: &Instruction) -> bool {
+        use Code as C;
         let is_known = self.member.is_some_and(|member| self.known[member.group]);
         match instr.code() {
-            Code::Push_r64 | Code::Pop_r64 => is_known && instr.op0_register() != Register::RSP,
-            Code::Pushq_imm8 | Code::Pushd_imm32 | Code::Pushq_imm32 => is_known,
-            Code::Call_rel32_64 | Code::Retnq | Code::Retnq_imm16 => is_known,
+            C::Push_r64 | C::Push_r32 | C::Pop_r64 | C::Pop_r32 => {
+                is_known && registers::number(instr.op0_register()) != 4
+            }
+            C::Pushq_imm8 | C::Pushq_imm32 | C::Pushd_imm8 | C::Pushd_imm32 => is_known,
+            C::Call_rel32_64 | C::Call_rel32_32 => is_known,
+            C::Retnq | C::Retnd | C::Retnq_imm16 | C::Retnd_imm16 => is_known,
             _ => is_harmless(instr) && !registers::used(instr, &mut self.info)[4],
         }
     }
@@ -71,18 +76,23 @@ impl Translator<'_> {
     pub(super) fn settle_stack(&mut self) {
         let lag = std::mem::take(&mut self.lag);
         if lag != 0 {
-            self.e.lea(R13, R13, lag);
+            self.e.lea_as(self.source.width, R13, R13, lag);
         }
     }
 
-    /// Brings the eight bytes below the stack's top within reach of R15, for a store.
+    /// Brings the slot below the stack's top within reach of R15, for a store.
     fn below_top(&mut self) -> Result<i32, NotHere> {
-        self.reach_from_r15(Touch::Write, OffStack(Some(-8)), |_| Ok(()))
+        self.reach_from_r15(Touch::Write, OffStack(Some(-self.slot())), |_| Ok(()))
     }
 
-    /// The eight bytes at the stack's top, for a load.
+    /// The slot at the stack's top, for a load.
     fn top(&mut self) -> Result<i32, NotHere> {
         self.reach_from_r15(Touch::Read, OffStack(Some(0)), |_| Ok(()))
+    }
+
+    /// reg = the slot so far from R15.
+    fn load_slot(&mut self, reg: Reg, offset: i32) {
+        self.e.load_as(self.source.width, reg, R15, offset);
     }
 
     /// Pushes a register, which `load` brings from memory if it is there.
@@ -90,8 +100,8 @@ impl Translator<'_> {
         let offset = self.below_top()?;
         let value = load(self);
         self.may_fault();
-        self.e.store_at(R15, offset, value);
-        self.move_stack(-8);
+        self.e.store_as(self.source.width, R15, offset, value);
+        self.move_stack(-self.slot());
         Ok(())
     }
 
@@ -106,9 +116,9 @@ impl Translator<'_> {
 
     fn push_memory(&mut self, instr: &Instruction) -> Emitted {
         let stack = self.off_stack(instr);
-        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr))?;
+        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr, t.slot() as usize))?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
+        self.load_slot(R14, offset);
         self.e.store(STRING_END, R14);
         self.push_value()
     }
@@ -122,7 +132,11 @@ impl Translator<'_> {
     }
 
     fn push_constant(&mut self, value: u64) -> Emitted {
-        let Ok(short) = i32::try_from(value as i64) else {
+        let short = match self.source.width {
+            Width::Four => Ok(value as i32),
+            Width::Eight => i32::try_from(value as i64),
+        };
+        let Ok(short) = short else {
             return self.push_from(|t| {
                 t.e.constant(R14, value);
                 R14
@@ -130,8 +144,8 @@ impl Translator<'_> {
         };
         let offset = self.below_top()?;
         self.may_fault();
-        self.e.store_constant_at(R15, offset, short);
-        self.move_stack(-8);
+        self.e.store_constant_as(self.source.width, R15, offset, short);
+        self.move_stack(-self.slot());
         Ok(())
     }
 
@@ -139,15 +153,15 @@ impl Translator<'_> {
         let offset = self.top()?;
         self.may_fault();
         match self.host_of(guest.into()) {
-            Some(R13) => self.e.load_at(R13, R15, offset),
+            Some(R13) => self.load_slot(R13, offset),
             Some(host) => {
-                self.e.load_at(host, R15, offset);
-                self.move_stack(8);
+                self.load_slot(host, offset);
+                self.move_stack(self.slot());
             }
             None => {
-                self.e.load_at(R14, R15, offset);
+                self.load_slot(R14, offset);
                 self.e.store(home(Reg(guest)), R14);
-                self.move_stack(8);
+                self.move_stack(self.slot());
             }
         }
         Ok(())
@@ -155,12 +169,12 @@ impl Translator<'_> {
 
     fn leave(&mut self) -> Emitted {
         let offset = self.reach_from_r15(Touch::Read, OffStack(None), |t| {
-            t.e.mov(R15, RBP);
+            t.e.mov_as(t.source.width, R15, RBP);
             Ok(())
         })?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
-        self.e.lea(R13, RBP, 8);
+        self.load_slot(R14, offset);
+        self.e.lea_as(self.source.width, R13, RBP, self.slot());
         self.e.mov(RBP, R14);
         Ok(())
     }
@@ -238,15 +252,18 @@ impl Translator<'_> {
         if instr.op0_kind() == OpKind::Register {
             let guest = number(instr.op0_register());
             match self.host_of(guest.into()) {
-                Some(host) => self.e.mov(R14, host),
-                None => self.e.load(R14, home(Reg(guest))),
+                Some(host) => self.e.mov_as(self.source.width, R14, host),
+                None => {
+                    self.e.load(R14, home(Reg(guest)));
+                    self.e.mov_as(self.source.width, R14, R14);
+                }
             }
             return Ok(());
         }
         let stack = self.off_stack(instr);
-        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr))?;
+        let offset = self.reach_from_r15(Touch::Read, stack, |t| t.address(instr, t.slot() as usize))?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
+        self.load_slot(R14, offset);
         Ok(())
     }
 
@@ -254,9 +271,9 @@ impl Translator<'_> {
         self.need_aside()?;
         let offset = self.top()?;
         self.may_fault();
-        self.e.load_at(R14, R15, offset);
+        self.load_slot(R14, offset);
         let site = self.site(n);
-        self.move_stack(8 + i32::from(more));
+        self.move_stack(self.slot() + i32::from(more));
         self.settle_stack();
         self.swap_out();
         self.e.constant(R15, site.into());

@@ -1,10 +1,9 @@
 //! Instructions of the general registers and one memory operand.
 
-use super::access::OffStack;
 use super::homes::at_home;
 use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
-use crate::context::{FS_BASE, GS_BASE, VALUE, home};
-use crate::emit::{R14, R15, Reg};
+use crate::context::{VALUE, home};
+use crate::emit::{R14, R15, Reg, Width};
 use crate::flags::{Maker, scratch_of};
 use crate::registers::{self, is_high_byte, is_written, number, sized};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
@@ -185,8 +184,7 @@ impl Translator<'_> {
             instr.mnemonic(),
             Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Pause
         ) {
-            self.copy(n);
-            return Ok(());
+            return self.copy(n);
         }
         if !is_plain(instr) {
             return self.host_step(n, instr);
@@ -210,6 +208,11 @@ impl Translator<'_> {
             StateClass::Avx512 => Level::Avx512,
             StateClass::X87 | StateClass::Mmx | StateClass::MmxSse => return Err(NotHere),
         };
+        // These clear more registers in 64-bit code.
+        let clears = matches!(instr.mnemonic(), Mnemonic::Vzeroall | Mnemonic::Vzeroupper);
+        if clears && self.source.width == Width::Four {
+            return Err(NotHere);
+        }
         let implicit = (0..instr.op_count()).any(|k| is_implicit_memory(instr.op_kind(k)));
         if level > self.source.level || implicit || instr.is_vsib() {
             return Err(NotHere);
@@ -234,9 +237,14 @@ impl Translator<'_> {
         }
     }
 
-    /// The instruction's bytes as they are.
-    fn copy(&mut self, n: usize) {
-        self.e.raw(self.source.trace.steps[n].bytes());
+    /// The instruction as it is: its bytes, unless they say something else in 64-bit code.
+    fn copy(&mut self, n: usize) -> Emitted {
+        let step = &self.source.trace.steps[n];
+        match self.source.width {
+            Width::Eight => self.e.raw(step.bytes()),
+            Width::Four => self.e.instruction(&step.instr)?,
+        }
+        Ok(())
     }
 
     fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
@@ -246,8 +254,7 @@ impl Translator<'_> {
                 self.may_fault();
             }
             self.maker = self.keep_maker(instr);
-            self.copy(n);
-            return Ok(());
+            return self.copy(n);
         }
         if has_high_byte(instr) {
             return Err(NotHere);
@@ -379,7 +386,7 @@ impl Translator<'_> {
             return Err(NotHere);
         }
         let stack = self.off_stack(instr);
-        let spot = self.reach(size, touch, stack, |t| t.address(instr))?;
+        let spot = self.reach(size, touch, stack, |t| t.address(instr, size))?;
         let displaced =
             registers::operands(instr).any(|reg| reg.is_gpr() && self.host_of(number(reg)).is_none());
         if self.is_comparison(instr) {
@@ -454,117 +461,6 @@ impl Translator<'_> {
         compare.set_memory_displacement64(0);
         self.e.instruction(&compare)?;
         self.maker = Some(Maker::OnValue(compare));
-        Ok(())
-    }
-
-    /// Where the memory operand is off RSP, if it is.
-    pub(super) fn off_stack(&self, instr: &Instruction) -> OffStack {
-        let plain = instr.memory_base() == Register::RSP
-            && instr.memory_index() == Register::None
-            && !matches!(instr.memory_segment(), Register::FS | Register::GS);
-        let displacement = i32::try_from(instr.memory_displacement64() as i64).ok();
-        OffStack(displacement.filter(|_| plain))
-    }
-
-    /// R15 = the linear address of the memory operand.
-    pub(super) fn address(&mut self, instr: &Instruction) -> Emitted {
-        if instr.is_ip_rel_memory_operand() {
-            if instr.memory_base() != Register::RIP {
-                return Err(NotHere);
-            }
-            self.e.constant(R15, instr.ip_rel_memory_address());
-        } else if instr.memory_base() == Register::None && instr.memory_index() == Register::None {
-            self.e.constant(R15, instr.memory_displacement64());
-        } else {
-            let (base, index) = self.address_registers(instr)?;
-            let wide = base.size().max(index.size()) != 4;
-            if wide && index == Register::None && instr.memory_displacement64() == 0 {
-                self.e.mov(R15, Reg(base.number() as u8));
-                return self.add_segment(instr);
-            }
-            let operand = MemoryOperand::new(
-                base,
-                index,
-                instr.memory_index_scale(),
-                instr.memory_displacement64() as i64,
-                instr.memory_displ_size(),
-                false,
-                Register::None,
-            );
-            let lea = if wide {
-                Instruction::with2(Code::Lea_r64_m, Register::R15, operand)
-            } else {
-                Instruction::with2(Code::Lea_r32_m, Register::R15D, operand)
-            };
-            self.e.instruction(&lea?)?;
-        }
-        self.add_segment(instr)
-    }
-
-    /// Adds the base of the instruction's segment to R15.
-    fn add_segment(&mut self, instr: &Instruction) -> Emitted {
-        let base = match instr.memory_segment() {
-            Register::FS => FS_BASE,
-            Register::GS => GS_BASE,
-            _ => return Ok(()),
-        };
-        self.e.load(R14, base);
-        self.join();
-        Ok(())
-    }
-
-    /// The host registers that base and index are in, brought to scratch where need be: the base to R15, the index to
-    /// R14.
-    fn address_registers(&mut self, instr: &Instruction) -> Result<(Register, Register), NotHere> {
-        let (base, index) = (instr.memory_base(), instr.memory_index());
-        for reg in [base, index] {
-            if reg != Register::None && !(reg.is_gpr() && reg.size() >= 4) {
-                return Err(NotHere);
-            }
-        }
-        let mut bring = |reg: Register, scratch: Reg| {
-            if reg == Register::None {
-                return reg;
-            }
-            let guest = number(reg);
-            let host = self.swaps.host_of(guest).unwrap_or_else(|| {
-                self.e.load(scratch, home(Reg(guest as u8)));
-                scratch
-            });
-            sized(usize::from(host.0), reg.size())
-        };
-        Ok((bring(base, R15), bring(index, R14)))
-    }
-
-    fn load_address(&mut self, instr: &Instruction) -> Emitted {
-        let guest = number(instr.op0_register());
-        let size = instr.op0_register().size();
-        let place = self.host_of(guest);
-        let base = instr.memory_base();
-        if place.is_none() || base.is_gpr() && self.host_of(number(base)).is_none() {
-            self.lose_r15();
-        }
-        let host = usize::from(place.unwrap_or(R15).0);
-        if instr.is_ip_rel_memory_operand() {
-            if size != 8 || instr.memory_base() != Register::RIP {
-                return Err(NotHere);
-            }
-            self.e.constant(Reg(host as u8), instr.ip_rel_memory_address());
-        } else {
-            let (base, index) = self.address_registers(instr)?;
-            if size == 2 && place.is_none() {
-                return Err(NotHere);
-            }
-            let mut lea = *instr;
-            lea.set_segment_prefix(Register::None);
-            lea.set_memory_base(base);
-            lea.set_memory_index(index);
-            lea.set_op0_register(sized(host, size));
-            self.e.instruction(&lea)?;
-        }
-        if place.is_none() {
-            self.e.store(home(Reg(guest as u8)), R15);
-        }
         Ok(())
     }
 }

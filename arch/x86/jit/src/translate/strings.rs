@@ -3,9 +3,10 @@
 use super::system::SYSTEM_FLAGS;
 use super::{Emitted, Touch, Translator};
 use crate::context::{STRING_END, home};
-use crate::emit::{A, NE, R14, R15, RCX, RDI, RSI, Reg};
+use crate::emit::{A, NE, R14, R15, RCX, RDI, RSI, Reg, Width};
+use crate::registers;
 use crate::stubs;
-use iced_x86::{Code, Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, OpKind};
 use ring3_x86_cpu::mmu::Entry;
 use ring3_x86_cpu::state::flags;
 use std::mem::offset_of;
@@ -29,9 +30,13 @@ fn kind(instr: &Instruction) -> Option<(Kind, u8)> {
         Code::Stosq_m64_RAX => (Kind::Stores, 8),
         _ => return None,
     };
-    let plain = instr.op0_kind() == OpKind::MemoryESRDI
-        && matches!(instr.op1_kind(), OpKind::Register | OpKind::MemorySegRSI)
-        && !matches!(instr.segment_prefix(), Register::FS | Register::GS)
+    let (destination, source) = match registers::width(instr) {
+        Width::Four => (OpKind::MemoryESEDI, OpKind::MemorySegESI),
+        Width::Eight => (OpKind::MemoryESRDI, OpKind::MemorySegRSI),
+    };
+    let plain = instr.op0_kind() == destination
+        && (instr.op1_kind() == OpKind::Register || instr.op1_kind() == source)
+        && registers::is_in_flat_segment(instr)
         && !instr.has_repne_prefix();
     plain.then_some(known)
 }
@@ -81,9 +86,10 @@ impl Translator<'_> {
         };
         self.may_fault();
         self.narrow(size, 0x88, value);
-        self.e.lea(RDI, RDI, size.into());
+        let width = self.source.width;
+        self.e.lea_as(width, RDI, RDI, size.into());
         if kind == Kind::Moves {
-            self.e.lea(RSI, RSI, size.into());
+            self.e.lea_as(width, RSI, RSI, size.into());
         }
         Ok(())
     }
@@ -109,11 +115,11 @@ impl Translator<'_> {
             self.end_of(RSI, size, Touch::Read);
         }
         // Where the guest's registers will be is kept at their homes; the host's go over memory meanwhile.
-        let e = &mut self.e;
-        e.lea_scaled(R14, RDI, RCX, size);
+        let (e, width) = (&mut self.e, self.source.width);
+        e.lea_scaled_as(width, R14, RDI, RCX, size);
         e.store(home(RDI), R14);
         if kind == Kind::Moves {
-            e.lea_scaled(R14, RSI, RCX, size);
+            e.lea_scaled_as(width, R14, RSI, RCX, size);
             e.store(home(RSI), R14);
         }
         e.mov(R14, RCX);
@@ -125,12 +131,26 @@ impl Translator<'_> {
         }
         e.lea_scaled(RDI, R15, R14, size);
         self.trouble.repeats = Some((self.e.here(), size, kind == Kind::Moves));
-        self.e.raw(self.source.trace.steps[self.now].bytes());
+        self.repeat(kind, size);
         self.e.load(RDI, home(RDI));
         if kind == Kind::Moves {
             self.e.load(RSI, home(RSI));
         }
         Ok(())
+    }
+
+    /// The instruction itself, without what prefixes it may have besides.
+    fn repeat(&mut self, kind: Kind, size: u8) {
+        let opcode = match kind {
+            Kind::Moves => 0xa4,
+            Kind::Stores => 0xaa,
+        };
+        match size {
+            1 => self.e.raw(&[0xf3, opcode]),
+            2 => self.e.raw(&[0x66, 0xf3, opcode + 1]),
+            4 => self.e.raw(&[0xf3, opcode + 1]),
+            _ => self.e.raw(&[0xf3, 0x48, opcode + 1]),
+        }
     }
 
     /// R15 = the host address of the end of RCX elements at `register`, all in one page.
@@ -150,15 +170,15 @@ impl Translator<'_> {
 
     /// Out of line: memory vanished under a repeated instruction. What is left of it has its slow way.
     pub(super) fn write_interrupted(&mut self, size: u8, moves: bool) {
-        let e = &mut self.e;
+        let (e, width) = (&mut self.e, self.source.width);
         e.mov(R14, RCX);
         // neg r14
         e.raw(&[0x49, 0xf7, 0xde]);
         e.load(RDI, home(RDI));
-        e.lea_scaled(RDI, RDI, R14, size);
+        e.lea_scaled_as(width, RDI, RDI, R14, size);
         if moves {
             e.load(RSI, home(RSI));
-            e.lea_scaled(RSI, RSI, R14, size);
+            e.lea_scaled_as(width, RSI, RSI, R14, size);
         }
     }
 }

@@ -20,7 +20,7 @@ const _: () = assert!(size_of::<ring3_x86_cpu::core::Windows>() == 2);
 impl Translator<'_> {
     /// Translates what is here; `None` for anything else.
     pub(super) fn system(&mut self, instr: &Instruction) -> Option<Emitted> {
-        if instr.code() == Code::Pushfq {
+        if matches!(instr.code(), Code::Pushfq | Code::Pushfd) {
             return Some(self.push_flags());
         }
         if self.source.user {
