@@ -2,6 +2,7 @@
 
 use crate::Setting;
 use crate::context::{EXIT_ENDED, Jumps, forget_pages, from_aside, to_aside, word};
+use crate::x87;
 use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::state::{FS, GS, RIP_SLOT};
@@ -45,6 +46,8 @@ pub(crate) struct Stay<'a> {
     pub epochs: (u64, u64),
     /// How an operation that was called ended the stay, if one did.
     pub ended: Option<Ended>,
+    /// Operations that were called.
+    pub callouts: u64,
 }
 
 /// Executes the operation of a site as the interpreter does; tells what comes next.
@@ -59,6 +62,8 @@ pub extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
         core.tier[word::EXIT_KIND] = EXIT_ENDED;
         return LEAVE;
     };
+    stay.callouts += 1;
+    x87::show_pointers(core, stay.sites);
     core.state.gpr[usize::from(RIP_SLOT)] = site.base;
     core.state
         .flags

@@ -50,6 +50,7 @@ pub struct Forward(At);
 pub struct ShortForward(At);
 
 /// Conditions, by their number in the opcode.
+pub const E: u8 = 4;
 pub const NE: u8 = 5;
 pub const BE: u8 = 6;
 pub const A: u8 = 7;

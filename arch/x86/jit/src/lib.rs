@@ -9,10 +9,10 @@
 //!   flags are, [`groups`] which accesses share a lookup; [`emit`] writes instructions.
 //! * [`links`]: jumps from page to page, and while they hold; [`callout`]: the operations that handlers do.
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
-//! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
+//! * [`fault`]: accesses to memory that the client took away, and divisions that fail; [`x87`]: the x87 state in the host's unit.
 //!
 //! Not supported, and left to the interpreter: code that is not 64-bit, or at level 1 or 2; blocks whose only instruction
-//! crosses a page. x87 and MMX instructions are callouts.
+//! crosses a page. x87 and MMX instructions are callouts while an x87 exception is not masked.
 
 mod callout;
 mod context;
@@ -26,6 +26,7 @@ mod registers;
 mod stubs;
 mod trace;
 mod translate;
+mod x87;
 
 use crate::callout::{Site, Stay};
 use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, forget_pages, from_aside, word};
@@ -98,6 +99,7 @@ pub struct Jit {
     /// How often a block is interpreted before it is translated.
     threshold: u32,
     counting: Counting,
+    callouts: u64,
 }
 
 impl Jit {
@@ -127,6 +129,7 @@ impl Jit {
             clears: 0,
             threshold: THRESHOLD,
             counting: Counting::No,
+            callouts: 0,
         })
     }
 
@@ -141,6 +144,11 @@ impl Jit {
             threshold,
             ..Jit::new()?
         })
+    }
+
+    /// How many operations the interpreter's handlers did for translated code: for tests.
+    pub fn callouts(&self) -> u64 {
+        self.callouts
     }
 
     /// Forgets every translation.
@@ -289,6 +297,7 @@ impl Jit {
             setting: from.setting,
             epochs: (core.epoch, core.global_epoch),
             ended: None,
+            callouts: 0,
         };
         callout::prepare(core);
         let words = &mut core.tier;
@@ -301,6 +310,10 @@ impl Jit {
         words[word::SHADOW_LIMIT] = self.shadow.limit();
         words[word::VECTOR] = &raw mut *core.state.vector as u64;
         words[word::VECTOR_LOADED] = 0;
+        words[word::X87_LOADED] = 0;
+        words[word::STATE_LOADED] = 0;
+        words[word::X87_LAST] = 0;
+        words[word::X87_LAST_DATA] = 0;
         words[word::NEED_VECTOR] = self.stubs.load_vector;
         words[word::STAY] = &raw mut stay as u64;
         // SAFETY: the stub is a function of this type, and the entry is a translation in memory that is still there. What
@@ -309,6 +322,8 @@ impl Jit {
             let enter: extern "C" fn(*mut Core) = std::mem::transmute(self.stubs.enter as *const ());
             enter(core);
         }
+        self.callouts += stay.callouts;
+        x87::show_pointers(core, &self.sites);
         let words = &core.tier;
         core.instructions += words[word::COUNT];
         let (kind, exit) = (words[word::EXIT_KIND], words[word::EXIT]);

@@ -22,6 +22,7 @@ mod operand;
 mod strings;
 mod swaps;
 mod system;
+mod x87;
 
 use crate::Counting;
 use crate::callout::{Kind, Site};
@@ -131,7 +132,7 @@ enum Spot {
     At(i32),
 }
 
-/// Where the guest's vector state is known to be.
+/// Where the guest's vector state, or its x87 state, is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Vector {
     Anywhere,
@@ -167,11 +168,17 @@ struct Trouble {
     faults: Vec<At>,
     /// A repeated string instruction that may; the size of its elements, and whether it moves.
     repeats: Option<(At, u8, bool)>,
+    /// The look for the x87 state, and what follows it.
+    x87: Option<(Forward, At)>,
 }
 
 impl Trouble {
     fn is_empty(&self) -> bool {
-        self.repeats.is_none() && self.missed.is_empty() && self.faults.is_empty() && self.pages.is_empty()
+        self.repeats.is_none()
+            && self.x87.is_none()
+            && self.missed.is_empty()
+            && self.faults.is_empty()
+            && self.pages.is_empty()
     }
 }
 
@@ -181,6 +188,7 @@ struct Loop {
     at: At,
     flags: Places,
     vector: Vector,
+    x87: Vector,
 }
 
 pub(crate) struct Translator<'a> {
@@ -201,6 +209,7 @@ pub(crate) struct Translator<'a> {
     /// What can make its flags again.
     maker: Option<Maker>,
     vector: Vector,
+    x87: Vector,
     swaps: Swaps,
     /// Registers that the loop, if it is one, changes otherwise than by a constant; and how many of its accesses have a page
     /// of their own: loads and stores.
@@ -252,6 +261,7 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
         now: 0,
         maker: None,
         vector: Vector::Anywhere,
+        x87: Vector::Anywhere,
         swaps: Swaps::plan(source.trace, &mut info),
         wild: groups::wild(source.trace, &mut info),
         streams: [0; 2],
@@ -448,7 +458,8 @@ impl Translator<'_> {
     fn translated_or_called(&mut self, n: usize, instr: &Instruction) -> Result<Done, NotHere> {
         let start = self.e.here();
         let links = self.links.len();
-        let (vector, flags, known, streams) = (self.vector, self.flags, self.known, self.streams);
+        let (vector, x87, flags) = (self.vector, self.x87, self.flags);
+        let (known, streams) = (self.known, self.streams);
         self.leads = false;
         let done = match self
             .flow(n, instr)
@@ -463,12 +474,14 @@ impl Translator<'_> {
             self.links.truncate(links);
             self.trouble = Trouble::default();
             self.maker = None;
-            (self.vector, self.flags, self.known, self.streams) = (vector, flags, known, streams);
+            (self.vector, self.x87, self.flags) = (vector, x87, flags);
+            (self.known, self.streams) = (known, streams);
             self.in_r15 = None;
             let site = self.site(n);
             self.callout(site)?;
             self.swap_in();
             self.vector = Vector::Anywhere;
+            self.x87 = Vector::Anywhere;
             return Ok(Done::Called);
         }
         let trouble = std::mem::take(&mut self.trouble);
@@ -478,12 +491,13 @@ impl Translator<'_> {
             let then = if self.leads {
                 exits::Then::Leave(instr.next_ip())
             } else {
-                exits::Then::Back(back)
+                exits::Then::Back(back, instr.next_ip())
             };
             let flags = trouble.flags.unwrap_or(flags);
             self.lost |= flags == Places::NOWHERE;
+            let state = (self.vector, self.x87);
             self.slow
-                .push(Slow::of(trouble, flags, site, self.vector, then, self.in_r15));
+                .push(Slow::of(trouble, flags, site, state, then, self.in_r15));
         }
         Ok(Done::Translated)
     }
