@@ -18,3 +18,4 @@ mod spaces;
 mod stacks;
 mod stepping;
 mod vm;
+mod x87;
