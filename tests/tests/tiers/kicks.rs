@@ -69,6 +69,7 @@ pub const PROGRAMS: [(&str, Build); 6] = [
     ("x87", |a| {
         let mut top = a.create_label();
         a.mov(esi, DATA as u32)?;
+        a.fninit()?;
         a.fldz()?;
         a.set_label(&mut top)?;
         a.mov(qword_ptr(rsi + 8), r12)?;
