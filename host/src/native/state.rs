@@ -232,7 +232,7 @@ impl Default for X87 {
 pub const MXCSR_DEFAULT: u32 = 0x1f80;
 
 // What XSAVE demands.
-const _: () = assert!(VectorState::X87_OFFSET % 64 == 0);
+const _: () = assert!(VectorState::X87_OFFSET.is_multiple_of(64));
 const _: () = assert!(VectorState::X87_HEADER_OFFSET == VectorState::X87_OFFSET + 512);
 
 /// The persistent vector and x87 state of one guest CPU.

@@ -67,8 +67,8 @@ words! {
     X87_LOADED = 27,
     VECTOR_LOADED = 28,
     HOST_FCW = 29,
-    /// One more than the site of the last instruction that sets the x87 instruction pointer, and of the last that sets the operand pointer, if
-    /// the state does not show it yet; and that operand's offset.
+    /// One more than the site of the last instruction that sets the x87 instruction pointer, and of the last that sets the
+    /// operand pointer, or zero where the state shows it; and that operand's offset.
     X87_LAST = 30,
     X87_LAST_DATA = 31,
     X87_DATA = 32,
