@@ -95,6 +95,7 @@ fn build(form: &Instruction, arena: &mut Arena) -> Result<Step, Unsupported> {
         vex,
         memory,
         checks_pending_x87: matches!(class, StateClass::X87 | StateClass::Mmx | StateClass::MmxSse),
+        sets_x87_pointers: class == StateClass::X87 && control.is_none(),
         simd_exceptions: false,
         gpr_read: 0,
         gpr_written: 0,

@@ -105,6 +105,8 @@ pub struct X87Pointers {
 #[repr(C)]
 pub struct X87 {
     pub(super) image: Image,
+    /// With it, the image is one for XSAVE and XRSTOR, too.
+    header: [u64; 8],
     pub pointers: X87Pointers,
 }
 
@@ -220,6 +222,7 @@ impl Default for X87 {
         };
         Self {
             image,
+            header: [0; 8],
             pointers: X87Pointers::default(),
         }
     }
@@ -227,6 +230,10 @@ impl Default for X87 {
 
 /// MXCSR after reset.
 pub const MXCSR_DEFAULT: u32 = 0x1f80;
+
+// What XSAVE demands.
+const _: () = assert!(VectorState::X87_OFFSET.is_multiple_of(64));
+const _: () = assert!(VectorState::X87_HEADER_OFFSET == VectorState::X87_OFFSET + 512);
 
 /// The persistent vector and x87 state of one guest CPU.
 #[derive(Clone, Debug, PartialEq)]
@@ -253,6 +260,11 @@ impl Default for VectorState {
 impl VectorState {
     /// Where MXCSR is, for code that keeps the state in the host's registers for a while.
     pub const MXCSR_OFFSET: usize = std::mem::offset_of!(VectorState, mxcsr);
+    /// The same of the x87 state: an image that XSAVE and XRSTOR move that component to and from, its header's first word, and
+    /// the control word.
+    pub const X87_OFFSET: usize = std::mem::offset_of!(VectorState, x87);
+    pub const X87_HEADER_OFFSET: usize = Self::X87_OFFSET + std::mem::offset_of!(X87, header);
+    pub const FCW_OFFSET: usize = Self::X87_OFFSET + std::mem::offset_of!(Image, fcw);
 
     /// The reset state: FNINIT's x87 part, MXCSR 1F80H, all registers zero.
     pub fn new() -> Self {

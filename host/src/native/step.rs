@@ -64,6 +64,8 @@ pub struct StepInfo {
     pub memory: Option<MemoryOperand>,
     /// #MF comes first if [`X87::exception_pending`](super::X87::exception_pending).
     pub checks_pending_x87: bool,
+    /// The x87 pointers become what [`NativeFrame::x87_pointers`] says.
+    pub sets_x87_pointers: bool,
     /// May end as [`Outcome::SimdException`].
     pub simd_exceptions: bool,
     /// General registers read and written, a bit each by number. (Partial writes count as reads too.)

@@ -1,7 +1,7 @@
 //! All that a program can have changed, to be compared with what it changed elsewhere.
 
 use super::Machine;
-use ring3_host::native::VectorState;
+use ring3_host::native::{VectorState, X87};
 use ring3_x86_cpu::State;
 use ring3_x86_cpu::state::{ES, GS, Interruptibility};
 
@@ -114,7 +114,21 @@ pub fn vector_differences(found: &VectorState, expected: &VectorState) -> Vec<St
             expected.mxcsr()
         ));
     }
+    if found.x87 != expected.x87 {
+        told.push(format!("x87: {}, not {}", x87(&found.x87), x87(&expected.x87)));
+    }
     told
+}
+
+fn x87(state: &X87) -> String {
+    let registers: Vec<_> = (0..8).map(|n| state.st(n)).collect();
+    format!(
+        "FCW {:x}, FSW {:x}, tags {:x}, {:x?}, {registers:x?}",
+        state.fcw(),
+        state.fsw(),
+        state.abridged_tags(),
+        state.pointers
+    )
 }
 
 /// Where memory is not alike; the first few places.

@@ -232,6 +232,7 @@ impl<W: Twin> Follower<W> {
         // A loop that counts in memory comes by with nothing else changed than these.
         let vectors = state.vector.zmm.iter().zip(&place.vector.zmm);
         let same = vectors.into_iter().all(|(mine, theirs)| mine.0 == theirs.0)
+            && state.vector.x87 == place.vector.x87
             && state.cr2 == place.cr2
             && state.cr3 == place.cr3
             && state.cr0 == place.cr0

@@ -189,7 +189,7 @@ impl<W: Twin> Lockstep<W> {
     /// Memory was not alike though everything else was: the place may have been passed before. Has the follower look for it
     /// further on, until `alike` says that it is the leader's.
     pub fn search_on(&mut self, alike: impl Fn(&W, &W) -> bool) -> bool {
-        const TRIES: usize = 100;
+        const TRIES: usize = 600;
         (0..TRIES).any(|_| {
             self.follower.step();
             let arrival = self

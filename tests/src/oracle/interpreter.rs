@@ -66,6 +66,10 @@ impl<T: Tier> Interpreter<T> {
         }
     }
 
+    pub fn tier(&self) -> &T {
+        &self.tier
+    }
+
     fn enter(&mut self, machine: &Machine) {
         self.world.poke(MEMORY, &machine.memory);
         let code = &machine.memory[..super::layout::CODE_PAGES * PAGE as usize];

@@ -27,6 +27,7 @@ fn spare(mode: Mode) -> Register {
 /// The forms that programs are made of.
 pub fn forms(mode: Mode) -> Vec<Form> {
     let mut all = of_family(Family::Integer, mode);
+    all.extend(of_family(Family::X87, mode));
     all.extend(of_family(Family::Sse, mode));
     all
 }
@@ -40,7 +41,7 @@ pub fn program(rng: &mut Rng, forms: &[Form], most: usize) -> Machine {
     let mut encoder = Encoder::new(64);
     for _ in 0..rng.usize(1..=most) {
         let form = &forms[rng.usize(..forms.len())];
-        let Some(instr) = instruction(rng, form) else {
+        let Some(instr) = instruction(rng, form).filter(|instr| !shows_pointers(instr)) else {
             continue;
         };
         let at = start + code.len() as u64;
@@ -134,6 +135,17 @@ pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Instruction> {
         }
     }
     Some(instr)
+}
+
+/// Whether it stores the x87 pointers, or can make an exception pending whose pointers count: which instructions change them is
+/// the processor's affair.
+fn shows_pointers(instr: &Instruction) -> bool {
+    use Mnemonic as M;
+    let loads_or_stores = matches!(
+        instr.mnemonic(),
+        M::Fldcw | M::Fnstenv | M::Fldenv | M::Fnsave | M::Frstor
+    );
+    loads_or_stores || instr.is_save_restore_instruction()
 }
 
 /// Whether flags are undefined after it, which later instructions may show; AND and its kin clear AF everywhere.

@@ -22,7 +22,7 @@ const OF: u32 = 0x800;
 const ALL: u32 = 0x8d5;
 
 /// Instructions that set flags from R8 and R9, with a change to R10 only, and those flags that are defined then.
-const SETTERS: [(Build, u32); 20] = [
+const SETTERS: [(Build, u32); 21] = [
     (|a| a.add(r10, r9), ALL),
     (|a| a.sub(r10, r9), ALL),
     (|a| a.add(r10, i32::MIN), ALL),
@@ -43,14 +43,37 @@ const SETTERS: [(Build, u32); 20] = [
     (|a| a.popcnt(r10, r9), ALL),
     (|a| a.xadd(r10, r9), ALL),
     (|a| a.cmpxchg(r10, r9), ALL),
+    (
+        |a| {
+            a.fldpi()?;
+            a.fild(word_ptr(VALUES))?;
+            a.fcomip(st0, st1)?;
+            a.fstp(st0)
+        },
+        ALL,
+    ),
 ];
 
 /// What comes between the setter and the reader; may change RAX, RCX, RDX, RSI, RDI and RBX.
-const BETWEEN: [(&str, Build); 22] = [
+const BETWEEN: [(&str, Build); 25] = [
     ("a load", |a| a.mov(rax, qword_ptr(SCRATCH))),
     ("a store", |a| a.mov(qword_ptr(SCRATCH), rax)),
     ("a load of sixteen bytes", |a| {
         a.movups(xmm0, xmmword_ptr(SCRATCH))
+    }),
+    ("x87", |a| {
+        a.fldz()?;
+        a.fstp(st0)
+    }),
+    ("x87 and memory", |a| {
+        a.fld(qword_ptr(SCRATCH))?;
+        a.fistp(dword_ptr(SCRATCH))?;
+        a.fnstsw(ax)
+    }),
+    ("MMX", |a| {
+        a.movd(mm1, eax)?;
+        a.pmovmskb(edx, mm1)?;
+        a.emms()
     }),
     ("push and pop", |a| {
         a.push(rax)?;

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub const LONG: u64 = 200_000;
 
 /// Loops that never wait; R12 counts down.
-pub const PROGRAMS: [(&str, Build); 5] = [
+pub const PROGRAMS: [(&str, Build); 6] = [
     ("registers only", |a| {
         let mut top = a.create_label();
         a.set_label(&mut top)?;
@@ -62,6 +62,21 @@ pub const PROGRAMS: [(&str, Build); 5] = [
         a.paddq(xmm0, xmm1)?;
         a.movups(xmmword_ptr(rsi), xmm0)?;
         a.pshufd(xmm0, xmm0, 0x4e)?;
+        a.dec(r12)?;
+        a.jne(top)?;
+        a.hlt()
+    }),
+    ("x87", |a| {
+        let mut top = a.create_label();
+        a.mov(esi, DATA as u32)?;
+        a.fninit()?;
+        a.fldz()?;
+        a.set_label(&mut top)?;
+        a.mov(qword_ptr(rsi + 8), r12)?;
+        a.fild(qword_ptr(rsi + 8))?;
+        a.faddp(st1, st0)?;
+        a.fld(st0)?;
+        a.fstp(tword_ptr(rsi + 16))?;
         a.dec(r12)?;
         a.jne(top)?;
         a.hlt()

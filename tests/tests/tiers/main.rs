@@ -19,3 +19,4 @@ mod spaces;
 mod stacks;
 mod stepping;
 mod vm;
+mod x87;

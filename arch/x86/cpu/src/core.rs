@@ -108,7 +108,7 @@ pub struct Core {
 }
 
 /// Words of [`Core::tier`].
-pub const TIER_WORDS: usize = 64;
+pub const TIER_WORDS: usize = 72;
 
 impl Core {
     pub fn new() -> Core {

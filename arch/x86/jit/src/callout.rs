@@ -3,6 +3,7 @@
 use crate::Setting;
 use crate::context::{EXIT_ENDED, Jumps, forget_pages, from_aside, to_aside, word};
 use crate::flat;
+use crate::x87;
 use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
@@ -77,6 +78,8 @@ pub(crate) struct Stay<'a> {
     pub misses: &'a mut Misses,
     /// An instruction that no group is to begin with any more.
     pub apart: Option<GuestPhys>,
+    /// Operations that were called.
+    pub callouts: u64,
 }
 
 /// Executes the operation of a site as the interpreter does; tells what comes next.
@@ -94,6 +97,8 @@ pub extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
     if site.leads.is_some() && stay.misses.one_more() {
         stay.apart = site.leads;
     }
+    stay.callouts += 1;
+    x87::show_pointers(core, stay.sites);
     core.state.gpr[usize::from(RIP_SLOT)] = site.base;
     core.state
         .flags

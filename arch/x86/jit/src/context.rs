@@ -47,9 +47,9 @@ words! {
     HOST_RSP = 13,
     HOST_GS = 14,
     HOST_MXCSR = 15,
-    /// The guest's vector state in memory, and whether it is in the host's registers now.
+    /// The guest's vector and x87 state in memory, and whether any of it is in the host's registers now.
     VECTOR = 16,
-    VECTOR_LOADED = 17,
+    STATE_LOADED = 17,
     /// What is called before vector instructions: loads the state, or does nothing.
     NEED_VECTOR = 18,
     /// The `Stay`.
@@ -64,11 +64,23 @@ words! {
     VALUE = 24,
     /// Of a string operation: where the destination ends in the host, or the element that is moved.
     STRING_END = 25,
+    SAVED_RDX = 26,
+    /// Whether the x87 state is in the host's x87 unit, and whether the vector state is in its registers.
+    X87_LOADED = 27,
+    VECTOR_LOADED = 28,
+    HOST_FCW = 29,
+    /// One more than the site of the last instruction that sets the x87 instruction pointer, and of the last that sets the
+    /// operand pointer, or zero where the state shows it; and that operand's offset.
+    X87_LAST = 30,
+    X87_LAST_DATA = 31,
+    X87_DATA = 32,
+    /// A control word to be loaded.
+    X87_CONTROL = 33,
 }
 
 /// The first of the words that hold where groups of accesses are in the host.
-const FIRST_GROUP: usize = 28;
-const _: () = assert!(word::STRING_END < FIRST_GROUP);
+const FIRST_GROUP: usize = 34;
+const _: () = assert!(word::X87_CONTROL < FIRST_GROUP);
 
 /// The word of a group.
 pub fn group(number: usize) -> usize {

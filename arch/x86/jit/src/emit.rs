@@ -167,6 +167,11 @@ impl Emitter {
         self.gs(0x3b, reg, offset);
     }
 
+    /// GS:[offset] = value, sign-extended to 64 bits.
+    pub fn store_constant(&mut self, offset: usize, value: i32) {
+        self.on_gs(&[0x48, 0xc7], 0, offset, &value.to_le_bytes());
+    }
+
     /// Compares reg, 64 bits, with a value that is sign-extended.
     pub fn compare_constant(&mut self, reg: Reg, value: i32) {
         self.raw(&[0x48 | reg.high(), 0x81, 0xf8 | reg.low()]);
@@ -449,7 +454,8 @@ mod tests {
             e.compare_with(RSP, 0x98);
             e.store_constant(0x98, -3);
             e.compare_constant(R14, -5);
-            e.compare(R14, R15);
+            let near = e.compare_with_near(R14);
+            e.bind(near);
             e.load_at(R14, R14, 24);
             e.store_as(Width::Eight, R15, 8, R14);
             e.load_at(RBP, R15, 0x200);
@@ -479,7 +485,7 @@ mod tests {
             "cmp rsp,gs:[98h]",
             "mov qword ptr gs:[98h],0FFFFFFFFFFFFFFFDh",
             "cmp r14,0FFFFFFFFFFFFFFFBh",
-            "cmp r14,r15",
+            "cmp r14,[1050h]",
             "mov r14,[r14+18h]",
             "mov [r15+8],r14",
             "mov rbp,[r15+200h]",

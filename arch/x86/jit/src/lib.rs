@@ -10,10 +10,10 @@
 //! * [`flat`]: what is special about 32-bit code.
 //! * [`links`]: jumps from page to page, and while they hold; [`callout`]: the operations that handlers do.
 //! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
-//! * [`fault`]: accesses to memory that the client took away, and divisions that fail.
+//! * [`fault`]: accesses to memory that the client took away, and divisions that fail; [`x87`]: the x87 state in the host's unit.
 //!
 //! Not supported, and left to the interpreter: code that is neither 64-bit nor, in [`flat`] segments, 32-bit, or at level 1
-//! or 2. x87 and MMX instructions are callouts.
+//! or 2. x87 and MMX instructions are callouts while an x87 exception is not masked.
 
 mod callout;
 mod context;
@@ -28,6 +28,7 @@ mod registers;
 mod stubs;
 mod trace;
 mod translate;
+mod x87;
 
 use crate::callout::{Misses, Site, Stay};
 use crate::context::{EXIT_LINK, EXIT_LOOKUP, EXIT_RETURN, Jumps, forget_pages, from_aside, word};
@@ -125,6 +126,7 @@ pub struct Jit {
     /// Instructions that no group is to begin with, and how often groups were slow.
     apart: FxHashSet<GuestPhys>,
     misses: Misses,
+    callouts: u64,
 }
 
 impl Jit {
@@ -156,6 +158,7 @@ impl Jit {
             counting: Counting::No,
             apart: FxHashSet::default(),
             misses: Misses::default(),
+            callouts: 0,
         })
     }
 
@@ -170,6 +173,11 @@ impl Jit {
             threshold,
             ..Jit::new()?
         })
+    }
+
+    /// How many operations the interpreter's handlers did for translated code: for tests.
+    pub fn callouts(&self) -> u64 {
+        self.callouts
     }
 
     /// Forgets every translation.
@@ -330,6 +338,7 @@ impl Jit {
             ended: None,
             misses: &mut self.misses,
             apart: None,
+            callouts: 0,
         };
         callout::prepare(core);
         let words = &mut core.tier;
@@ -342,6 +351,10 @@ impl Jit {
         words[word::SHADOW_LIMIT] = self.shadow.limit();
         words[word::VECTOR] = &raw mut *core.state.vector as u64;
         words[word::VECTOR_LOADED] = 0;
+        words[word::X87_LOADED] = 0;
+        words[word::STATE_LOADED] = 0;
+        words[word::X87_LAST] = 0;
+        words[word::X87_LAST_DATA] = 0;
         words[word::NEED_VECTOR] = self.stubs.load_vector;
         words[word::STAY] = &raw mut stay as u64;
         // SAFETY: the stub is a function of this type, and the entry is a translation in memory that is still there. What
@@ -358,6 +371,8 @@ impl Jit {
             self.apart.insert(place);
             blocks.drop_page(place);
         }
+        self.callouts += stay.callouts;
+        x87::show_pointers(core, &self.sites);
         let words = &core.tier;
         core.instructions += words[word::COUNT];
         let (kind, exit) = (words[word::EXIT_KIND], words[word::EXIT]);

@@ -3,11 +3,12 @@
 //!
 //! Inside, the guest's registers are in the host's, but for RSP, which is in R13, and R13, R14 and R15, which stay in
 //! their homes; R14 and R15 are scratch, and RSP is the shadow stack's. The vector state is in the host's registers only from
-//! the first vector instruction on. Where a stub says so, it takes the guest's flags aside ([`ASIDE`]), else in the host's.
+//! the first vector instruction on, and the x87 state likewise ([`crate::x87`]). Where a stub says so, it takes the guest's flags aside ([`ASIDE`]), else in the host's.
 
 use crate::context::*;
 use crate::emit::*;
 use crate::translate::Touch;
+use crate::x87;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 use ring3_host::native::VectorState;
 use std::mem::offset_of;
@@ -33,6 +34,8 @@ pub struct Stubs {
     pub callout_aside: u64,
     /// What [`NEED_VECTOR`] holds while the vector state is in memory.
     pub load_vector: u64,
+    /// As [`x87::write_load`] says.
+    pub load_x87: u64,
 }
 
 /// The registers that the host's hold, in the order they are saved.
@@ -65,9 +68,11 @@ pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
     write_enter(&mut e);
     let leave = e.here();
     write_leave(&mut e);
-    let (load_vector, save_vector) = write_vector(&mut e)?;
+    let (load_vector, save_state) = write_vector(&mut e)?;
+    let load_x87 = e.here();
+    x87::write_load(&mut e);
     let save_and_leave = e.here();
-    save(&mut e, save_vector);
+    save(&mut e, save_state);
     e.jump_to(leave);
     let mut exit = |kind| {
         let at = e.here();
@@ -96,7 +101,7 @@ pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
     save_flags(&mut e);
     e.mov(R14, R15);
     let callout_aside = e.here();
-    write_callout(&mut e, handler, save_vector, leave);
+    write_callout(&mut e, handler, save_state, leave);
     let stubs = Stubs {
         enter: e.address(enter),
         lookup: e.address(lookup),
@@ -108,6 +113,7 @@ pub fn write(base: u64, handler: u64) -> Result<(Stubs, Vec<u8>), IcedError> {
         callout: e.address(callout),
         callout_aside: e.address(callout_aside),
         load_vector: e.address(load_vector),
+        load_x87: e.address(load_x87),
     };
     Ok((stubs, e.bytes))
 }
@@ -164,8 +170,8 @@ pub fn jump_to_found(e: &mut Emitter) {
     e.raw(&[0x41, 0xff, 0x67, 0x08]);
 }
 
-fn write_callout(e: &mut Emitter, handler: u64, save_vector: At, leave: At) {
-    save(e, save_vector);
+fn write_callout(e: &mut Emitter, handler: u64, save_state: At, leave: At) {
+    save(e, save_state);
     e.store(SHADOW_RSP, RSP);
     e.load(RSP, HOST_RSP);
     // rdgsbase rdi
@@ -218,13 +224,13 @@ fn pop(e: &mut Emitter, reg: u8) {
 }
 
 /// The guest's registers to their homes. R14 stays what it is.
-fn save(e: &mut Emitter, save_vector: At) {
+fn save(e: &mut Emitter, save_state: At) {
     for reg in HELD {
         e.store(home(reg), host(reg));
     }
-    e.load(RCX, VECTOR_LOADED);
+    e.load(RCX, STATE_LOADED);
     let in_memory = e.jump_if_rcx_zero();
-    e.call_to(save_vector);
+    e.call_to(save_state);
     e.bind_short(in_memory);
 }
 
@@ -294,7 +300,8 @@ fn vector_moves(base: Register) -> Result<Vec<(Instruction, Instruction)>, IcedE
     Ok(moves)
 }
 
-/// The functions that load and save the vector state. The first changes R14 and no flags; the second RAX and RCX.
+/// The functions that load the vector state, and that save it and the x87 state. The first changes R14 and no flags; the
+/// second RAX, RCX, RDX and flags.
 fn write_vector(e: &mut Emitter) -> Result<(At, At), IcedError> {
     let nothing = e.here();
     e.raw(&[0xc3]);
@@ -310,8 +317,14 @@ fn write_vector(e: &mut Emitter) -> Result<(At, At), IcedError> {
     e.constant(R14, e.address(nothing));
     e.store(NEED_VECTOR, R14);
     e.store(VECTOR_LOADED, R14);
+    e.store(STATE_LOADED, R14);
     e.raw(&[0xc3]);
     let save = e.here();
+    x87::write_save(e);
+    e.load(RAX, VECTOR_LOADED);
+    // test rax, rax
+    e.raw(&[0x48, 0x85, 0xc0]);
+    let in_memory = e.jump_if(E);
     e.load(RAX, VECTOR);
     for (_, store) in vector_moves(Register::RAX)? {
         e.instruction(&store)?;
@@ -326,8 +339,9 @@ fn write_vector(e: &mut Emitter) -> Result<(At, At), IcedError> {
     }
     e.constant(RCX, e.address(load));
     e.store(NEED_VECTOR, RCX);
-    e.constant(RCX, 0);
-    e.store(VECTOR_LOADED, RCX);
+    e.store_constant(VECTOR_LOADED, 0);
+    e.bind(in_memory);
+    e.store_constant(STATE_LOADED, 0);
     e.raw(&[0xc3]);
     Ok((load, save))
 }

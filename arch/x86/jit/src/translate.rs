@@ -19,22 +19,23 @@ mod entries;
 pub mod exits;
 mod flow;
 mod homes;
+mod keeping;
 mod operand;
 mod strings;
 mod swaps;
 mod system;
+mod x87;
 
 use crate::Counting;
 use crate::callout::{Kind, Site};
 use crate::context::{COUNT, NEED_VECTOR};
 use crate::emit::{At, Emitter, Forward, R14, Width};
-use crate::flags::{Maker, Places, Scratch, Use};
+use crate::flags::{Maker, Places, Use};
 use crate::groups::{self, Group, Member};
-use crate::registers;
 use crate::stubs::Stubs;
 use crate::trace::{End, Trace, Way};
 use exits::{Links, Slow};
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
+use iced_x86::{Instruction, InstructionInfoFactory};
 use operand::touches_memory;
 use ring3_host::addr::{GuestPhys, PAGE_SIZE};
 use ring3_x86_cpu::Core;
@@ -146,7 +147,7 @@ enum Spot {
     At(i32),
 }
 
-/// Where the guest's vector state is known to be.
+/// Where the guest's vector state, or its x87 state, is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Vector {
     Anywhere,
@@ -182,11 +183,17 @@ struct Trouble {
     faults: Vec<At>,
     /// A repeated string instruction that may; the size of its elements, and whether it moves.
     repeats: Option<(At, u8, bool)>,
+    /// The look for the x87 state, and what follows it.
+    x87: Option<(Forward, At)>,
 }
 
 impl Trouble {
     fn is_empty(&self) -> bool {
-        self.repeats.is_none() && self.missed.is_empty() && self.faults.is_empty() && self.pages.is_empty()
+        self.repeats.is_none()
+            && self.x87.is_none()
+            && self.missed.is_empty()
+            && self.faults.is_empty()
+            && self.pages.is_empty()
     }
 }
 
@@ -196,6 +203,7 @@ struct Loop {
     at: At,
     flags: Places,
     vector: Vector,
+    x87: Vector,
 }
 
 pub(crate) struct Translator<'a> {
@@ -218,6 +226,7 @@ pub(crate) struct Translator<'a> {
     /// What can make its flags again.
     maker: Option<Maker>,
     vector: Vector,
+    x87: Vector,
     swaps: Swaps,
     /// Registers that the loop, if it is one, changes otherwise than by a constant; and how many of its accesses have a page
     /// of their own: loads and stores.
@@ -275,6 +284,7 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
         now: 0,
         maker: None,
         vector: Vector::Anywhere,
+        x87: Vector::Anywhere,
         swaps: Swaps::plan(source.trace, &mut info),
         wild: groups::wild(source.trace, &mut info),
         streams: [0; 2],
@@ -400,90 +410,11 @@ impl Translator<'_> {
         self.follow(n)
     }
 
-    /// Whether anything behind an instruction could want the flags before they are overwritten.
-    fn flags_matter_behind(&self, n: usize) -> bool {
-        for step in &self.source.trace.steps[n + 1..] {
-            let instr = &step.instr;
-            if self.cautious || !operand::is_harmless(instr) {
-                return true;
-            }
-            match Use::of(instr) {
-                Use::Writes => return false,
-                Use::Needs => return true,
-                Use::None => {}
-            }
-        }
-        true
-    }
-
-    /// INC or DEC of a register where CF is aside: there it stays.
-    fn step_register(&mut self, n: usize, instr: &Instruction, maker: Maker) -> Emitted {
-        let exact = self.flags.host;
-        self.translated_or_called(n, instr)?;
-        self.flags = Places {
-            host: exact,
-            all_but_carry: true,
-            aside: false,
-            maker: Some(maker),
-        };
-        Ok(())
-    }
-
-    /// Whether the flags that the instruction being translated makes will be in the way of a lookup.
-    fn flags_meet_lookup(&self) -> bool {
-        let trace = self.source.trace;
-        for step in &trace.steps[self.now + 1..] {
-            let flow = step.instr.flow_control();
-            if touches_memory(&step.instr) || flow == FlowControl::IndirectBranch {
-                return true;
-            }
-            if Use::of(&step.instr) == Use::Writes {
-                return false;
-            }
-        }
-        matches!(trace.end, End::Loop(_))
-    }
-
-    /// Whether the host's flags do although CF is elsewhere.
-    fn host_suffices(&self, instr: &Instruction) -> bool {
-        self.flags.all_but_carry
-            && instr.rflags_modified() & crate::flags::ARITHMETIC == 0
-            && instr.rflags_read() & iced_x86::RflagsBits::CF == 0
-            && !touches_memory(instr)
-    }
-
-    /// Whether a maker takes what is in a guest register.
-    fn uses_guest(&self, maker: &Maker, guest: usize) -> bool {
-        match self.host_of(guest) {
-            Some(host) => maker.uses(host),
-            None => maker.uses_home(guest),
-        }
-    }
-
-    /// What the maker of the flags becomes when the instruction changes registers.
-    fn maker_after(&mut self, instr: &Instruction) -> Option<Maker> {
-        let mut maker = self.flags.maker?;
-        if matches!(
-            instr.flow_control(),
-            FlowControl::Call | FlowControl::IndirectCall
-        ) {
-            return None;
-        }
-        if let Some(by) = groups::moves_stack(instr).filter(|_| Use::of(instr) == Use::None) {
-            maker = maker.moved(by as i32)?;
-            let other = instr.op0_register();
-            let pops = instr.mnemonic() == Mnemonic::Pop;
-            return (!pops || !self.uses_guest(&maker, registers::number(other))).then_some(maker);
-        }
-        let written = registers::written(instr, &mut self.info);
-        let lost = (0..16).any(|guest| written[guest] && self.uses_guest(&maker, guest));
-        (!lost).then_some(maker)
-    }
-
     fn translated_or_called(&mut self, n: usize, instr: &Instruction) -> Result<Done, NotHere> {
         let start = self.e.here();
         let links = self.links.len();
-        let (vector, flags, known, streams) = (self.vector, self.flags, self.known, self.streams);
+        let (vector, x87, flags) = (self.vector, self.x87, self.flags);
+        let (known, streams) = (self.known, self.streams);
         let (r15, lag) = ((self.in_r15, self.unsaved), self.lag);
         self.leads = false;
         let done = match self
@@ -499,7 +430,8 @@ impl Translator<'_> {
             self.links.truncate(links);
             self.trouble = Trouble::default();
             self.maker = None;
-            (self.vector, self.flags, self.known, self.streams) = (vector, flags, known, streams);
+            (self.vector, self.x87, self.flags) = (vector, x87, flags);
+            (self.known, self.streams) = (known, streams);
             ((self.in_r15, self.unsaved), self.lag) = (r15, lag);
             self.settle_stack();
             self.lose_r15();
@@ -508,6 +440,7 @@ impl Translator<'_> {
             self.callout(site)?;
             self.swap_in();
             self.vector = Vector::Anywhere;
+            self.x87 = Vector::Anywhere;
             return Ok(Done::Called);
         }
         let trouble = std::mem::take(&mut self.trouble);
@@ -517,12 +450,13 @@ impl Translator<'_> {
             let then = if self.leads {
                 exits::Then::Leave(instr.next_ip())
             } else {
-                exits::Then::Back(back)
+                exits::Then::Back(back, instr.next_ip())
             };
             let flags = trouble.flags.unwrap_or(flags);
             self.lost |= flags == Places::NOWHERE;
             let held = self.in_r15.map(|group| (group, self.unsaved));
-            let slow = Slow::of(trouble, flags, site, self.vector, then, held);
+            let state = (self.vector, self.x87);
+            let slow = Slow::of(trouble, flags, site, state, then, held);
             self.slow.push(slow.lagging(lag, self.lag));
         }
         Ok(Done::Translated)
@@ -571,26 +505,6 @@ impl Translator<'_> {
         self.flags.host = true;
         self.flags.aside = true;
         Ok(())
-    }
-
-    fn need_host(&mut self) -> Emitted {
-        self.check_lost();
-        Ok(self.flags.need_host(&mut self.e, Scratch::Free)?)
-    }
-
-    fn need_aside(&mut self) -> Emitted {
-        self.check_lost();
-        Ok(self.flags.need_aside(&mut self.e)?)
-    }
-
-    /// The host's flags are about to change.
-    fn clobber(&mut self) -> Emitted {
-        self.check_lost();
-        Ok(self.flags.clobber(&mut self.e)?)
-    }
-
-    fn check_lost(&mut self) {
-        self.lost |= self.flags == Places::NOWHERE;
     }
 
     /// The next instruction uses the vector state.

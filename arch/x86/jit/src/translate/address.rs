@@ -102,7 +102,7 @@ impl Translator<'_> {
 
     /// The host registers that base and index are in, brought to scratch where need be: the base to R15, the index to
     /// R14.
-    fn address_registers(&mut self, instr: &Instruction) -> Result<(Register, Register), NotHere> {
+    pub(super) fn address_registers(&mut self, instr: &Instruction) -> Result<(Register, Register), NotHere> {
         let (base, index) = (instr.memory_base(), instr.memory_index());
         for reg in [base, index] {
             if reg != Register::None && !(reg.is_gpr() && reg.size() >= 4) {

@@ -119,6 +119,7 @@ impl Translator<'_> {
             at,
             flags: self.flags,
             vector: self.vector,
+            x87: self.x87,
         });
         Ok(())
     }
@@ -143,7 +144,8 @@ impl Translator<'_> {
         if again.flags.aside {
             self.need_aside()?;
         }
-        if again.flags.maker != self.flags.maker && !again.flags.aside {
+        let other_maker = again.flags.maker != self.flags.maker && !again.flags.aside;
+        if other_maker || again.x87 == Vector::InRegisters && self.x87 != again.x87 {
             return self.go(self.source.linear, true);
         }
         if again.vector == Vector::InRegisters {

@@ -62,8 +62,8 @@ impl Links {
 /// Where the slow way of an instruction leads.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Then {
-    /// Back to the next instruction's translation.
-    Back(At),
+    /// Back to the translation of the next instruction, which is at that address.
+    Back(At, u64),
     /// Out: others rely on what the instruction would have left.
     Leave(u64),
 }
@@ -72,7 +72,8 @@ pub(super) enum Then {
 pub(super) struct Slow {
     trouble: Trouble,
     flags: Places,
-    vector: Vector,
+    /// Where the vector state and the x87 state are to be.
+    state: (Vector, Vector),
     /// The group whose place R15 is to hold, and whether nothing else does.
     in_r15: Option<(usize, bool)>,
     /// How far the guest's RSP is from R13 before the instruction, and behind it.
@@ -92,14 +93,14 @@ impl Slow {
         trouble: Trouble,
         flags: Places,
         site: u32,
-        vector: Vector,
+        state: (Vector, Vector),
         then: Then,
         in_r15: Option<(usize, bool)>,
     ) -> Slow {
         Slow {
             trouble,
             flags,
-            vector,
+            state,
             in_r15,
             lag: (0, 0),
             way: Way::Callout(site, then),
@@ -129,7 +130,7 @@ impl Slow {
         Slow {
             trouble,
             flags,
-            vector: Vector::Anywhere,
+            state: (Vector::Anywhere, Vector::Anywhere),
             in_r15: None,
             lag: (0, 0),
             way,
@@ -212,7 +213,7 @@ impl Translator<'_> {
     }
 
     /// Makes jumps of the other part come here.
-    fn bind_here(&mut self, jumps: impl IntoIterator<Item = Forward>) {
+    pub(super) fn bind_here(&mut self, jumps: impl IntoIterator<Item = Forward>) {
         let here = self.e.address(self.e.here());
         for jump in jumps {
             self.other.bind_to(jump, here);
@@ -220,7 +221,7 @@ impl Translator<'_> {
     }
 
     /// Jumps to a place of the other part.
-    fn jump_over(&mut self, to: At) {
+    pub(super) fn jump_over(&mut self, to: At) {
         let to = self.other.address(to);
         self.e.jump_address(to);
     }
@@ -244,6 +245,9 @@ impl Translator<'_> {
             for page in slow.trouble.pages {
                 elsewhere.push(self.write_other_page(page));
             }
+            if let Some((from, back)) = slow.trouble.x87 {
+                elsewhere.push(self.write_bring_x87(from, back));
+            }
             if let Some((at, size, moves)) = slow.trouble.repeats {
                 faults.push((self.other.address(at), self.e.address(self.e.here())));
                 self.write_interrupted(size, moves);
@@ -264,17 +268,13 @@ impl Translator<'_> {
                     self.jump_over(back);
                 }
                 Way::Callout(site, then) => {
-                    if let (Then::Back(_), Some((group, true))) = (then, slow.in_r15) {
+                    if let (Then::Back(..), Some((group, true))) = (then, slow.in_r15) {
                         self.e.store(context::group(group), R15);
                     }
                     self.lag = slow.lag.0;
                     self.settle_stack();
                     self.callout(site)?;
-                    if matches!(then, Then::Back(_)) {
-                        self.lag = -slow.lag.1;
-                        self.settle_stack();
-                    }
-                    self.write_then(then, slow.vector, slow.in_r15.map(|(group, _)| group));
+                    self.write_then(then, slow.state, slow.in_r15.map(|(group, _)| group), slow.lag.1);
                 }
             }
         }
@@ -307,13 +307,21 @@ impl Translator<'_> {
         missed
     }
 
-    fn write_then(&mut self, then: Then, vector: Vector, in_r15: Option<usize>) {
+    /// Looks for the translation of an address.
+    pub(super) fn write_dispatch(&mut self, rip: u64) {
+        self.e.constant(R14, rip);
+        self.e.jump_address(self.source.stubs.dispatch);
+    }
+
+    fn write_then(&mut self, then: Then, (vector, x87): (Vector, Vector), in_r15: Option<usize>, lag: i32) {
         match then {
-            Then::Leave(rip) => {
-                self.e.constant(R14, rip);
-                self.e.jump_address(self.source.stubs.dispatch);
-            }
-            Then::Back(back) => {
+            Then::Leave(rip) => self.write_dispatch(rip),
+            Then::Back(back, next) => {
+                if x87 == Vector::InRegisters {
+                    self.write_bring_x87_again(next);
+                }
+                self.lag = -lag;
+                self.settle_stack();
                 self.swap_in();
                 if vector == Vector::InRegisters {
                     self.e.call_through(NEED_VECTOR);

@@ -233,6 +233,7 @@ impl Translator<'_> {
             ..Places::NOWHERE
         };
         self.vector = super::Vector::Anywhere;
+        self.x87 = super::Vector::Anywhere;
         self.in_r15 = None;
         self.unsaved = false;
         self.known = [false; crate::groups::MOST];

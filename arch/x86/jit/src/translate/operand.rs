@@ -1,6 +1,7 @@
 //! Instructions of the general registers and one memory operand.
 
 use super::homes::at_home;
+use super::x87::is_x87;
 use super::{Emitted, Level, NotHere, Spot, Touch, Translator};
 use crate::context::{VALUE, home};
 use crate::emit::{R14, R15, Reg, Width};
@@ -152,8 +153,12 @@ fn is_division(instr: &Instruction) -> bool {
     matches!(instr.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
 }
 
-/// Whether an instruction reads or writes memory: not those that only name it.
+/// Whether an instruction takes a lookup or its like, in which the host's flags are lost: those that read or write memory, not
+/// those that only name it; and those that may have to have the x87 state brought.
 pub(super) fn touches_memory(instr: &Instruction) -> bool {
+    if is_x87(instr) {
+        return true;
+    }
     let memory = |kind| kind == OpKind::Memory || is_implicit_memory(kind);
     let names = (0..instr.op_count()).any(|k| memory(instr.op_kind(k)));
     names && instr.mnemonic() != Mnemonic::Lea && !does_nothing(instr) || instr.is_stack_instruction()
@@ -200,6 +205,9 @@ impl Translator<'_> {
 
     /// What the interpreter has the host do: the same, without the detour.
     fn host_step(&mut self, n: usize, instr: &Instruction) -> Emitted {
+        if is_x87(instr) {
+            return self.x87(n, instr);
+        }
         let info = native::step_info(self.source.core, &self.source.trace.steps[n].op).ok_or(NotHere)?;
         let level = match info.class {
             StateClass::General => Level::None,
@@ -247,7 +255,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
+    pub(super) fn registers(&mut self, n: usize, instr: &Instruction, faults: bool) -> Emitted {
         let moved = |reg: Register| reg.is_gpr() && !is_high_byte(reg) && !self.is_kept(reg);
         if !registers::operands(instr).any(moved) {
             if faults {
@@ -381,7 +389,7 @@ impl Translator<'_> {
     }
 
     /// The instruction, its memory operand of `size` bytes looked up.
-    fn with_operand(&mut self, instr: &Instruction, size: usize, touch: Touch) -> Emitted {
+    pub(super) fn with_operand(&mut self, instr: &Instruction, size: usize, touch: Touch) -> Emitted {
         if has_high_byte(instr) {
             return Err(NotHere);
         }
@@ -399,7 +407,7 @@ impl Translator<'_> {
     }
 
     /// Puts the place of the access into the host's instruction; R14 is free if there is no index then.
-    fn place_operand(&mut self, host: &mut Instruction, spot: Spot, join: bool) -> Register {
+    pub(super) fn place_operand(&mut self, host: &mut Instruction, spot: Spot, join: bool) -> Register {
         host.set_segment_prefix(Register::None);
         host.set_memory_index_scale(1);
         let (base, index, offset) = match spot {
