@@ -41,7 +41,7 @@ pub fn program(rng: &mut Rng, forms: &[Form], most: usize) -> Machine {
     let mut encoder = Encoder::new(64);
     for _ in 0..rng.usize(1..=most) {
         let form = &forms[rng.usize(..forms.len())];
-        let Some(instr) = instruction(rng, form).filter(|instr| !shows_pointers(instr)) else {
+        let Some(instr) = instruction(rng, form) else {
             continue;
         };
         let at = start + code.len() as u64;
@@ -95,6 +95,7 @@ pub fn instruction(rng: &mut Rng, form: &Form) -> Option<Instruction> {
     if instr.flow_control() != FlowControl::Next
         || !encoded.prelude.is_empty()
         || leaves_open(&instr)
+        || shows_pointers(&instr)
         || is_written_in_parts(&instr)
     {
         return None;
