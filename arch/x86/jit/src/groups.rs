@@ -65,14 +65,13 @@ struct Versions {
 }
 
 impl Versions {
-    fn step(&mut self, step: &Step, info: &mut InstructionInfoFactory) {
+    fn step(&mut self, step: &Step) {
         if step.is_barrier() {
             self.bump_all(|_| true);
             return;
         }
         let moved = moves_stack(&step.instr);
-        let written = registers::written(&step.instr, info);
-        self.bump_all(|register| written[register] && (register != RSP || moved.is_none()));
+        self.bump_all(|register| step.written[register] && (register != RSP || moved.is_none()));
         self.moved += moved.unwrap_or(0);
     }
 
@@ -87,24 +86,24 @@ impl Versions {
 }
 
 /// The registers that these steps change.
-fn changed(steps: &[Step], info: &mut InstructionInfoFactory) -> [bool; 16] {
+fn changed(steps: &[Step]) -> [bool; 16] {
     let mut versions = Versions::default();
     for step in steps {
-        versions.step(step, info);
+        versions.step(step);
     }
     let stack = steps.iter().any(|step| moves_stack(&step.instr).is_some());
     std::array::from_fn(|register| versions.of[register] != 0 || register == RSP && stack)
 }
 
 /// The registers that a loop changes otherwise than by a small constant in every round.
-pub fn wild(trace: &Trace, info: &mut InstructionInfoFactory) -> [bool; 16] {
+pub fn wild(trace: &Trace) -> [bool; 16] {
     let End::Loop(first) = trace.end else {
         return [true; 16];
     };
     let mut wild = [false; 16];
     for step in &trace.steps[first..] {
         let mut versions = Versions::default();
-        versions.step(step, info);
+        versions.step(step);
         let by_constant = is_step(&step.instr).map(registers::number);
         for register in (0..16).filter(|register| Some(*register) != by_constant) {
             wild[register] |= versions.of[register] != 0;
@@ -148,14 +147,14 @@ pub fn plan(
     let mut open: Vec<Open> = Vec::new();
     for (n, step) in steps.iter().enumerate() {
         if trace.end == End::Loop(n) {
-            let changed = changed(&steps[n..], info);
+            let changed = changed(&steps[n..]);
             versions.bump_all(|register| changed[register]);
         }
         if let Some(access) = access(&step.instr, info) {
             let delta = if access.base == RSP { versions.moved } else { 0 };
             collect(&mut open, n, &access, versions.of[access.base], delta);
         }
-        versions.step(step, info);
+        versions.step(step);
     }
     let mut groups = Vec::new();
     let mut members = vec![None; steps.len()];

@@ -65,28 +65,15 @@ pub fn is_written(access: OpAccess) -> bool {
     !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None)
 }
 
-/// The general registers that an instruction reads or writes, or takes for addresses.
-pub fn used(instr: &Instruction, info: &mut InstructionInfoFactory) -> [bool; 16] {
-    let info = info.info(instr);
-    let memory = info
-        .used_memory()
-        .iter()
-        .flat_map(|memory| [memory.base(), memory.index()]);
-    let registers = info.used_registers().iter().map(|used| used.register());
-    let mut used = [false; 16];
-    for register in registers.chain(memory).filter(|register| register.is_gpr()) {
-        used[number(register)] = true;
-    }
-    used
-}
-
-/// The general registers that an instruction writes.
-pub fn written(instr: &Instruction, info: &mut InstructionInfoFactory) -> [bool; 16] {
-    let mut written = [false; 16];
-    for used in info.info(instr).used_registers() {
-        if used.register().is_gpr() && is_written(used.access()) {
-            written[number(used.register())] = true;
+/// The general registers that an instruction uses in any way, and those that it writes.
+pub fn used_and_written(instr: &Instruction, info: &mut InstructionInfoFactory) -> ([bool; 16], [bool; 16]) {
+    let (mut used, mut written) = ([false; 16], [false; 16]);
+    for register in info.info(instr).used_registers() {
+        if register.register().is_gpr() {
+            let number = number(register.register());
+            used[number] = true;
+            written[number] |= is_written(register.access());
         }
     }
-    written
+    (used, written)
 }

@@ -1,13 +1,13 @@
-//! What is translated as one piece: an instruction that runs into another page, or blocks that follow each other within one, along the way that was taken most often
-//! while they were interpreted.
+//! What is translated as one piece: an instruction that runs into another page, or blocks that follow each other within one,
+//! along the way that was taken most often while they were interpreted.
 //!
-//! A trace goes on behind calls (the callee returns there), behind what only the interpreter can do, and through jumps; the other way of a conditional jump leaves it. If it
-//! comes back to its beginning, it holds the loop twice: the first time for what every round shares, the second time
-//! to stay in.
+//! A trace goes on behind calls (the callee returns there), behind what only the interpreter can do, and through jumps; the
+//! other way of a conditional jump leaves it. If it comes back to its beginning, it holds the loop twice: the first time for
+//! what every round shares, the second time to stay in.
 
 use crate::callout::Kind;
-use crate::flat;
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use crate::{flat, registers};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic};
 use ring3_x86_cpu::block::{Block, Blocks};
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::{Core, decode};
@@ -31,6 +31,9 @@ pub enum Way {
 pub struct Step {
     pub instr: Instruction,
     pub op: Op,
+    /// The general registers that it uses in any way, and those that it writes.
+    pub used: [bool; 16],
+    pub written: [bool; 16],
     /// The linear address of its block.
     pub block: u64,
     pub bytes: [u8; decode::MAX_INSTRUCTION],
@@ -100,6 +103,7 @@ pub fn collect(core: &Core, blocks: &Blocks, head: u32, linear: u64) -> Option<T
         head: linear,
         heads: vec![linear],
         steps: Vec::new(),
+        info: InstructionInfoFactory::new(),
     };
     let end = collector.all();
     (!collector.steps.is_empty()).then_some(Trace {
@@ -116,6 +120,7 @@ struct Collector<'a> {
     /// Where the blocks of the trace begin.
     heads: Vec<u64>,
     steps: Vec<Step>,
+    info: InstructionInfoFactory,
 }
 
 impl Collector<'_> {
@@ -175,9 +180,12 @@ impl Collector<'_> {
             if let Some(these) = code.get(usize::from(op.start)..usize::from(op.next)) {
                 bytes[..these.len()].copy_from_slice(these);
             }
+            let (used, written) = registers::used_and_written(&instr, &mut self.info);
             self.steps.push(Step {
                 instr,
                 op: *op,
+                used,
+                written,
                 block: linear,
                 bytes,
                 way: Way::Next,
@@ -253,7 +261,8 @@ fn is_near_branch(instr: &Instruction) -> bool {
 #[cfg(test)]
 pub mod testing {
     use super::{Step, Way};
-    use iced_x86::Instruction;
+    use crate::registers;
+    use iced_x86::{Instruction, InstructionInfoFactory};
     use ring3_x86_cpu::{Core, decode};
 
     /// A step of an instruction, good for looking at it.
@@ -261,6 +270,8 @@ pub mod testing {
         let mut core = Core::new();
         Step {
             instr,
+            used: [false; 16],
+            written: registers::used_and_written(&instr, &mut InstructionInfoFactory::new()).1,
             op: decode::operation(&mut core, &instr, &[], 0, 0),
             block: 0,
             bytes: [0; decode::MAX_INSTRUCTION],

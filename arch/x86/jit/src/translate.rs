@@ -286,7 +286,7 @@ fn attempt(source: &Source<'_>, wants: Wants, cautious: bool) -> Option<Translat
         vector: Vector::Anywhere,
         x87: Vector::Anywhere,
         swaps: Swaps::plan(source.trace, &mut info),
-        wild: groups::wild(source.trace, &mut info),
+        wild: groups::wild(source.trace),
         streams: [0; 2],
         groups,
         members,

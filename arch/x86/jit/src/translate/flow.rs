@@ -49,7 +49,7 @@ impl Translator<'_> {
     }
 
     /// Whether R13 may stay behind RSP over an instruction: it uses neither, or accesses the stack at a known place.
-    pub(super) fn may_lag(&mut self, instr: &Instruction) -> bool {
+    pub(super) fn may_lag(&self, instr: &Instruction) -> bool {
         use Code as C;
         let is_known = self.member.is_some_and(|member| self.known[member.group]);
         match instr.code() {
@@ -59,7 +59,7 @@ impl Translator<'_> {
             C::Pushq_imm8 | C::Pushq_imm32 | C::Pushd_imm8 | C::Pushd_imm32 => is_known,
             C::Call_rel32_64 | C::Call_rel32_32 => is_known,
             C::Retnq | C::Retnd | C::Retnq_imm16 | C::Retnd_imm16 => is_known,
-            _ => is_harmless(instr) && !registers::used(instr, &mut self.info)[4],
+            _ => is_harmless(instr) && !self.source.trace.steps[self.now].used[4],
         }
     }
 

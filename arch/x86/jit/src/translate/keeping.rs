@@ -83,7 +83,7 @@ impl Translator<'_> {
             let pops = instr.mnemonic() == Mnemonic::Pop;
             return (!pops || !self.uses_guest(&maker, registers::number(other))).then_some(maker);
         }
-        let written = registers::written(instr, &mut self.info);
+        let written = self.source.trace.steps[self.now].written;
         let lost = (0..16).any(|guest| written[guest] && self.uses_guest(&maker, guest));
         (!lost).then_some(maker)
     }
