@@ -130,7 +130,7 @@ impl std::error::Error for Lost {}
 
 /// How long code may run. Some hypervisors make whoever locks across two cache lines wait for seconds.
 const PATIENCE: Timespec = Timespec {
-    tv_sec: 60,
+    tv_sec: 300,
     tv_nsec: 0,
 };
 /// Room for a signal frame with every register there is.

@@ -2,7 +2,7 @@
 
 use super::layout::{self, PAGE};
 use super::{CODE64, Machine, Trap, VectorState, makers, save};
-use iced_x86::{CodeSize, Instruction, Mnemonic as M, Register, RflagsBits};
+use iced_x86::{CodeSize, Instruction, Mnemonic as M, OpKind, Register, RflagsBits};
 
 /// One difference, in words.
 pub type Difference = String;
@@ -67,7 +67,7 @@ pub fn strict(
     let moved = instr.mnemonic() == M::Maskmovq && trap.vector != BREAKPOINT;
     vectors(&host.vector, &ours.vector, &mut found);
     if !moved {
-        x87(instr, &host.vector, &ours.vector, &mut found);
+        x87(instr, &start.vector, (&host.vector, &ours.vector), &mut found);
     }
     memory(host, ours, &mut found);
     found
@@ -167,7 +167,12 @@ fn vectors(host: &VectorState, ours: &VectorState, found: &mut Vec<Difference>) 
     }
 }
 
-fn x87(instr: &Instruction, host: &VectorState, ours: &VectorState, found: &mut Vec<Difference>) {
+fn x87(
+    instr: &Instruction,
+    start: &VectorState,
+    (host, ours): (&VectorState, &VectorState),
+    found: &mut Vec<Difference>,
+) {
     let (h, o) = (&host.x87, &ours.x87);
     if h == o {
         return;
@@ -185,9 +190,11 @@ fn x87(instr: &Instruction, host: &VectorState, ours: &VectorState, found: &mut 
         ("fip", h.pointers.fip & POINTER, o.pointers.fip & POINTER),
         ("fdp", h.pointers.fdp & POINTER, o.pointers.fdp & POINTER),
     ];
-    // In a program, which an instruction that does nothing stands for, the last operand may be one before the exception: Intel's
-    // then forget it.
-    let count = if instr.mnemonic() == M::Nop { 2 } else { 3 };
+    // In a program the last operand may be that of an instruction before the one that made the exception pending: Intel's
+    // processors forget it then.
+    let has_memory = (0..instr.op_count()).any(|n| instr.op_kind(n) == OpKind::Memory);
+    let earlier = !has_memory && o.pointers.fdp != start.x87.pointers.fdp;
+    let count = if earlier { 2 } else { 3 };
     let pending = if h.exception_pending() {
         &pointers[..count]
     } else {

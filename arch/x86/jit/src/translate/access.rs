@@ -14,8 +14,12 @@ pub(super) struct OtherPage {
     pub from: Forward,
     pub page: LastPage,
     pub size: usize,
+    pub spot: Spot,
     pub back: At,
 }
+
+/// In R15 alone.
+const JOINED: Spot = Spot::At(0);
 
 /// Where an access is off the stack pointer, if it is.
 #[derive(Clone, Copy, Debug)]
@@ -31,19 +35,31 @@ impl Translator<'_> {
         stack: OffStack,
         address: impl FnOnce(&mut Self) -> Emitted,
     ) -> Result<Spot, NotHere> {
+        self.reach_as(Spot::Sum, size, touch, stack, address)
+    }
+
+    /// The same; `alone` is where it is to be if it has a lookup of its own.
+    fn reach_as(
+        &mut self,
+        alone: Spot,
+        size: usize,
+        touch: Touch,
+        stack: OffStack,
+        address: impl FnOnce(&mut Self) -> Emitted,
+    ) -> Result<Spot, NotHere> {
         if self.in_r15 != self.member.map(|member| member.group) {
             self.lose_r15();
         }
         let Some(member) = self.member else {
             match stack.0 {
-                Some(displacement) => self.look_up_stack(size, displacement)?,
+                Some(displacement) => self.look_up_stack(size, displacement, alone)?,
                 None => {
                     address(self)?;
                     let steady = self.is_steady();
-                    self.look_up_steady(size, touch, steady)?;
+                    self.look_up_steady(size, touch, steady, alone)?;
                 }
             }
-            return Ok(Spot::Sum);
+            return Ok(alone);
         };
         let slot = context::group(member.group);
         if self.in_r15 == Some(member.group) {
@@ -53,7 +69,7 @@ impl Translator<'_> {
         } else {
             let group = self.groups[member.group];
             match member.base {
-                4 => self.look_up_stack(group.span, member.from_base)?,
+                4 => self.look_up_stack(group.span, member.from_base, JOINED)?,
                 base => {
                     let host = self.host_of(base.into());
                     let from = host.unwrap_or_else(|| {
@@ -62,10 +78,9 @@ impl Translator<'_> {
                     });
                     self.e.lea_as(self.source.width, R15, from, member.from_base);
                     let steady = !self.wild[usize::from(base)];
-                    self.look_up_steady(group.span, group.touch, steady)?;
+                    self.look_up_steady(group.span, group.touch, steady, JOINED)?;
                 }
             }
-            self.join();
             self.unsaved = true;
             self.known[member.group] = true;
             self.leads = true;
@@ -81,12 +96,9 @@ impl Translator<'_> {
         stack: OffStack,
         address: impl FnOnce(&mut Self) -> Emitted,
     ) -> Result<i32, NotHere> {
-        match self.reach(self.slot() as usize, touch, stack, address)? {
+        match self.reach_as(JOINED, self.slot() as usize, touch, stack, address)? {
             Spot::At(offset) => Ok(offset),
-            Spot::Sum => {
-                self.join();
-                Ok(0)
-            }
+            Spot::Sum => Err(NotHere),
         }
     }
 
@@ -102,10 +114,10 @@ impl Translator<'_> {
     }
 
     /// As `look_up`; a steady access of a loop is most often on the page it was on the last time.
-    fn look_up_steady(&mut self, size: usize, touch: Touch, steady: bool) -> Emitted {
+    fn look_up_steady(&mut self, size: usize, touch: Touch, steady: bool, spot: Spot) -> Emitted {
         let taken = &mut self.streams[usize::from(touch == Touch::Write)];
         if !steady || *taken == STREAMS {
-            return self.look_up(size, touch);
+            return self.look_up_as(size, touch, spot);
         }
         let page = match touch {
             Touch::Read => LastPage::Loads(*taken),
@@ -113,22 +125,26 @@ impl Translator<'_> {
         };
         *taken += 1;
         self.before_lookup()?;
-        self.look_up_last(size, page)
+        self.look_up_last(size, page, spot)
     }
 
     /// Looks up the access of `size` bytes at the address in R15, on the page that was looked up last if it is there. Flags are out
     /// of the way.
-    fn look_up_last(&mut self, size: usize, page: LastPage) -> Emitted {
+    fn look_up_last(&mut self, size: usize, page: LastPage, spot: Spot) -> Emitted {
         let e = &mut self.e;
         e.subtract_from(R15, page.tag());
         e.compare_constant(R15, 4096 - size as i32);
         let from = e.jump_if(A);
-        e.load(R14, page.host());
+        match spot {
+            Spot::Sum => e.load(R14, page.host()),
+            Spot::At(_) => e.add_from(R15, page.host()),
+        }
         let back = e.here();
         self.trouble.pages.push(OtherPage {
             from,
             page,
             size,
+            spot,
             back,
         });
         self.after_lookup()
@@ -136,21 +152,29 @@ impl Translator<'_> {
 
     /// Looks up the access of `size` bytes at the address in R15. Then R14 + R15 is where it is in the host.
     pub(super) fn look_up(&mut self, size: usize, touch: Touch) -> Emitted {
+        self.look_up_as(size, touch, Spot::Sum)
+    }
+
+    fn look_up_as(&mut self, size: usize, touch: Touch, spot: Spot) -> Emitted {
         self.before_lookup()?;
         let e = &mut self.e;
         stubs::find_page(e, touch);
         e.compare_constant(R15, 4096 - size as i32);
         let miss = e.jump_if(A);
         self.trouble.missed.push(miss);
-        self.e.load_at(R14, R14, offset_of!(Entry, page) as i32);
+        match spot {
+            Spot::Sum => self.e.load_at(R14, R14, offset_of!(Entry, page) as i32),
+            // add r15, [r14 + page]
+            Spot::At(_) => self.e.raw(&[0x4d, 0x03, 0x7e, offset_of!(Entry, page) as u8]),
+        }
         self.after_lookup()
     }
 
     /// The same for an access off RSP: its page is most often that of the last one.
-    fn look_up_stack(&mut self, size: usize, displacement: i32) -> Emitted {
+    fn look_up_stack(&mut self, size: usize, displacement: i32, spot: Spot) -> Emitted {
         self.before_lookup()?;
         self.e.lea_as(self.source.width, R15, R13, displacement);
-        self.look_up_last(size, LastPage::Stack)
+        self.look_up_last(size, LastPage::Stack, spot)
     }
 
     /// R15 is about to change. The place of the group that it held is kept if anything comes that wants it.

@@ -1,7 +1,7 @@
 //! The ways out of a translation: to other translations, to the interpreter, and the slow ways of instructions.
 
 use super::access::OtherPage;
-use super::{Emitted, Translator, Trouble, Vector};
+use super::{Emitted, Spot, Translator, Trouble, Vector};
 use crate::context::{NEED_VECTOR, SAVED_RCX, SHADOW_TOP};
 use crate::emit::{A, At, Forward, R14, R15, RCX, RSP};
 use crate::flags::Places;
@@ -289,6 +289,7 @@ impl Translator<'_> {
             from,
             page,
             size,
+            spot,
             back,
         } = other;
         self.bind_here([from]);
@@ -303,6 +304,9 @@ impl Translator<'_> {
         e.load(RCX, SAVED_RCX);
         e.load_at(R14, R14, offset_of!(Entry, page) as i32);
         e.store(page.host(), R14);
+        if spot != Spot::Sum {
+            e.lea_scaled(R15, R14, R15, 1);
+        }
         self.jump_over(back);
         missed
     }
