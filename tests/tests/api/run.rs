@@ -111,6 +111,19 @@ fn immediate_exit() {
 }
 
 #[test]
+fn an_immediate_exit_leaves_the_last_exit_to_be_read() {
+    // out 10h, al; hlt
+    let Some((_vm, vcpu, _ram)) = guest(&[0xe6, 0x10, 0xf4]) else {
+        return;
+    };
+    let exit = vcpu.run().unwrap();
+    vcpu.set_immediate_exit(1);
+    assert_eq!(vcpu.run(), Err(Errno::EINTR));
+    assert_eq!(vcpu.last_exit(), exit);
+    assert_eq!(vcpu.get_regs().unwrap().rip, CODE + 2, "and completes it");
+}
+
+#[test]
 fn an_interrupt_wakes_it() {
     // sti; hlt; hlt, and at 0x2000: mov bx, 7; iret
     let Some((_vm, vcpu, ram)) = guest(&[0xfb, 0xf4, 0xf4]) else {
