@@ -139,7 +139,14 @@ fn irqfds() {
     assert_eq!(vm.unregister_irqfd(&one, 5), OK);
     assert_eq!(vm.register_irqfd(&one, 6), OK);
     let nothing = KvmIrqfd {
+    let Some((other, _other_vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let elsewhere = other.register_irqfd(&one, 5);
+    assert_eq!(elsewhere, Err(Errno::EBUSY), "of all VMs");
         fd: u32::MAX,
+    assert_eq!(other.register_irqfd(&one, 5), OK);
+    assert_eq!(other.unregister_irqfd(&one, 5), OK);
         ..Default::default()
     };
     assert_eq!(vm.irqfd(&nothing), Err(Errno::EBADF));
