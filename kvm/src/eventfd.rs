@@ -41,6 +41,11 @@ impl EventFd {
         }
     }
 
+    /// The kernel's number of it, if that can be told.
+    pub fn id(&self) -> Option<u64> {
+        self.id
+    }
+
     /// Whether both are the same eventfd. All share one inode, so it is the kernel's number of them that tells.
     pub fn is(&self, other: &EventFd) -> bool {
         self.id.is_some() && self.id == other.id

@@ -53,6 +53,7 @@ impl Machine {
                 .with_context(|| format!("cpus: KVM_CREATE_VCPU of processor {id}"))?;
             new.set_cpuid2(&vcpu::cpuid(&supported, id, cpus))
                 .context("KVM_SET_CPUID2")?;
+            vcpu::offer_fast_strings(&new)?;
             if id == 0 {
                 vcpu::start_at(&new, &memory, entry)?;
             }

@@ -22,6 +22,17 @@ const PAGE: u64 = 4096;
 const CODE: u16 = 0x10;
 const DATA: u16 = 0x18;
 
+/// IA32_MISC_ENABLE, and its bit for fast strings.
+const MISC_ENABLE: u32 = 0x1a0;
+const FAST_STRINGS: u64 = 1;
+
+/// Without that, Linux would not use REP MOVSB.
+pub fn offer_fast_strings(vcpu: &Vcpu) -> Result<()> {
+    let value = vcpu.get_msr(MISC_ENABLE).context("KVM_GET_MSRS")?;
+    vcpu.set_msr(MISC_ENABLE, value | FAST_STRINGS)
+        .context("KVM_SET_MSRS")
+}
+
 /// The CPUID of processor `id` of `cpus`: what KVM supports, with its own APIC id and topology.
 pub fn cpuid(supported: &[KvmCpuidEntry2], id: u32, cpus: u32) -> Vec<KvmCpuidEntry2> {
     let width = cpus.next_power_of_two().trailing_zeros();

@@ -3,7 +3,7 @@
 //! A signal pulses the GSI; with KVM_IRQFD_FLAG_RESAMPLE it raises it, and at the guest's end of interrupt the line is lowered and the
 //! second eventfd signalled, so that the client can raise it anew.
 //!
-//! An irqfd holds its eventfds open: where Linux drops it when the client closed the last descriptor, here it stays until it
+//! An eventfd stands for one GSI, of all the process's VMs. An irqfd holds its eventfds open: where Linux drops it when the client closed the last descriptor, here it stays until it
 //! is deassigned or the VM goes.
 
 use super::{IrqSource, Level};
@@ -15,7 +15,8 @@ use crate::vm::Vm;
 use ring3_host::event::Watch;
 use ring3_host::lock::RankedMutex;
 use ring3_uapi::{KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KvmIrqfd};
-use std::sync::{Arc, Weak};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -34,6 +35,33 @@ struct Irqfd {
 struct Entry {
     irqfd: Arc<Irqfd>,
     _watch: Watch,
+    _binding: Binding,
+}
+
+/// The eventfds that stand for a GSI, of whatever VM, by the kernel's numbers of them.
+static BOUND: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+/// An eventfd's entry there, as an eventfd can stand for one GSI only.
+struct Binding(Option<u64>);
+
+impl Binding {
+    fn new(event: &EventFd) -> Result<Binding, Errno> {
+        let id = event.id();
+        if let Some(id) = id
+            && !BOUND.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+        {
+            return Err(Errno::EBUSY);
+        }
+        Ok(Binding(id))
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        if let Some(id) = self.0 {
+            BOUND.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        }
+    }
 }
 
 /// The eventfds to signal at the end of interrupt of a GSI, which share one line.
@@ -103,13 +131,7 @@ fn assign<A: Arch>(vm: &Arc<Vm<A>>, args: &KvmIrqfd) -> Result<(), Errno> {
         state: RankedMutex::new(ranks::IRQFD, State::Active),
     });
     let mut lists = vm.irqs().irqfds.lists.lock();
-    if lists
-        .irqfds
-        .iter()
-        .any(|other| other.irqfd.event.is(&irqfd.event))
-    {
-        return Err(Errno::EBUSY);
-    }
+    let binding = Binding::new(&irqfd.event)?;
     // An eventfd that is signalled already fires as soon as it is watched.
     let (weak, of) = (Arc::downgrade(vm), Arc::clone(&irqfd));
     let watch = vm
@@ -118,7 +140,11 @@ fn assign<A: Arch>(vm: &Arc<Vm<A>>, args: &KvmIrqfd) -> Result<(), Errno> {
     if let Some(event) = &irqfd.resample {
         lists.add_resampler(vm, irqfd.gsi, Arc::clone(event));
     }
-    lists.irqfds.push(Entry { irqfd, _watch: watch });
+    lists.irqfds.push(Entry {
+        irqfd,
+        _watch: watch,
+        _binding: binding,
+    });
     Ok(())
 }
 

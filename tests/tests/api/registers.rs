@@ -171,6 +171,7 @@ fn msrs() {
     vcpu.set_cpuid2(&kvm.supported_cpuid().unwrap()).unwrap();
     const LSTAR: u32 = 0xc000_0082;
     const PAT: u32 = 0x277;
+    const HWCR: u32 = 0xc001_0015;
     for (msr, value) in [
         (0x174, 0x10),
         // Guests of AMD's have only 32 bits of these two.
@@ -181,6 +182,8 @@ fn msrs() {
         (0xc000_0084, 0x4_7700),
         (0xc000_0102, 0x7fff_0000_1000),
         (PAT, 0x0007_0406_0007_0406),
+        // TscFreqSel.
+        (HWCR, 1 << 24),
     ] {
         assert_eq!(vcpu.set_msr(msr, value), OK, "{msr:#x}");
         assert_eq!(vcpu.get_msr(msr), Ok(value), "{msr:#x}");
@@ -198,6 +201,25 @@ fn msrs() {
     assert_eq!(vcpu.get_msr(0x174), Ok(8));
     assert_eq!(vcpu.set_msrs(&vec![entry(0x174, 8); 256]), Err(Errno::E2BIG));
     assert_eq!(vcpu.raw(KVM_GET_MSRS, NOWHERE), Err(Errno::EFAULT));
+}
+
+#[test]
+fn the_microcode_is_new_enough() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let Some(kvm) = kvm() else { return };
+    let table = kvm.supported_cpuid().unwrap();
+    let intel = table[0].ebx == u32::from_le_bytes(*b"Genu");
+    let revision = if intel { 1 << 32 } else { 0x0100_0065 };
+    assert_eq!(vcpu.get_msr(0x8b), Ok(revision));
+}
+
+#[test]
+fn fast_strings_are_for_the_client_to_offer() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    const MISC_ENABLE: u32 = 0x1a0;
+    assert_eq!(vcpu.get_msr(MISC_ENABLE), Ok(0x1800));
+    assert_eq!(vcpu.set_msr(MISC_ENABLE, 0x1801), OK);
+    assert_eq!(vcpu.get_msr(MISC_ENABLE), Ok(0x1801));
 }
 
 #[test]

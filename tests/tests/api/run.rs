@@ -3,6 +3,7 @@
 use crate::*;
 use ring3_client::VcpuExit;
 use ring3_uapi::KVM_MEM_LOG_DIRTY_PAGES;
+use ring3_uapi::cap::KVM_CAP_MSR_PLATFORM_INFO;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 
@@ -108,6 +109,37 @@ fn immediate_exit() {
     vcpu.set_immediate_exit(0);
     assert_eq!(vcpu.run(), Ok(VcpuExit::Hlt));
     assert_eq!(vcpu.raw(KVM_RUN, 1), Err(Errno::EINVAL));
+}
+
+#[test]
+fn an_immediate_exit_leaves_the_last_exit_to_be_read() {
+    // out 10h, al; hlt
+    let Some((_vm, vcpu, _ram)) = guest(&[0xe6, 0x10, 0xf4]) else {
+        return;
+    };
+    let exit = vcpu.run().unwrap();
+    vcpu.set_immediate_exit(1);
+    assert_eq!(vcpu.run(), Err(Errno::EINTR));
+    assert_eq!(vcpu.last_exit(), exit);
+    assert_eq!(vcpu.get_regs().unwrap().rip, CODE + 2, "and completes it");
+}
+
+#[test]
+fn the_client_can_keep_platform_info_for_itself() {
+    // mov ecx, ceh; rdmsr; hlt, and for its fault: mov bx, 7; hlt
+    let Some((vm, vcpu, ram)) = guest(&[0x66, 0xb9, 0xce, 0, 0, 0, 0x0f, 0x32, 0xf4]) else {
+        return;
+    };
+    ram.write(0x2000, &[0xbb, 7, 0, 0xf4]).unwrap();
+    ram.store(13 * 4, &0x2000u32).unwrap();
+    let start = vcpu.get_regs().unwrap();
+    for (may, rbx) in [(0, 7), (1, 0)] {
+        assert_eq!(vm.enable_cap(KVM_CAP_MSR_PLATFORM_INFO, [may, 0, 0, 0]), OK);
+        assert_eq!(vcpu.set_regs(&KvmRegs { rbx: 0, ..start }), OK);
+        assert_eq!(vcpu.run(), Ok(VcpuExit::Hlt));
+        assert_eq!(vcpu.get_regs().unwrap().rbx, rbx);
+        assert!(vcpu.get_msr(0xce).is_ok());
+    }
 }
 
 #[test]

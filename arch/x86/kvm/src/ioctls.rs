@@ -14,7 +14,7 @@ use crate::controllers::client as chips;
 use crate::cpuid::supported::supported_xcr0;
 use crate::vcpu::{VcpuState, X86Vcpu};
 use crate::vm::X86Vm;
-use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, regs};
+use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, pre_fault, regs};
 
 type OnSystem = fn(UserPtr) -> Result<i64, Errno>;
 type OnVm = fn(&Arc<X86Vm>, UserPtr) -> Result<i64, Errno>;
@@ -102,6 +102,7 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
     (KVM_ENABLE_CAP, |vcpu, s, arg| {
         caps::enable::on_vcpu(vcpu, s, &arg.read()?)
     }),
+    (KVM_PRE_FAULT_MEMORY, pre_fault::pre_fault),
     (KVM_GET_NESTED_STATE, nested::get),
     (KVM_SET_NESTED_STATE, nested::set),
     (KVM_HAS_DEVICE_ATTR, clock::ioctls::has_attr),
@@ -148,7 +149,12 @@ fn set_boot_cpu(vm: &X86Vm, id: u64) -> Result<i64, Errno> {
     if !vm.vcpus().is_empty() {
         return Err(Errno::EBUSY);
     }
-    vm.arch().settings.boot_cpu_id.store(id as u32, Relaxed);
+    let settings = &vm.arch().settings;
+    // As in Linux, the first id that there cannot be is let through.
+    if id > u64::from(settings.vcpu_ids()) {
+        return Err(Errno::EINVAL);
+    }
+    settings.boot_cpu_id.store(id as u32, Relaxed);
     Ok(0)
 }
 

@@ -6,11 +6,10 @@ use ring3_host::addr::GuestPhys;
 use ring3_host::time::{host_tsc, tsc_khz};
 use ring3_kvm::Errno;
 use ring3_kvm::vcpu::{KickBits, Polling, Request};
-use ring3_uapi::exit::KVM_EXIT_INTR;
 use ring3_uapi::*;
 use ring3_x86_cpu::Leave;
 
-use crate::exit::{self, Exit};
+use crate::exit::Exit;
 use crate::inject::{self, Injected};
 use crate::steal::{self, TlbFlush};
 use crate::vcpu::{CLOCK_UPDATE, VcpuState, X86Vcpu, init, startup};
@@ -26,12 +25,8 @@ enum Turn {
 
 pub fn run(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
     s.unit.ran = true;
-    let page = vcpu.pages();
     run_page::load(vcpu, s)?;
     let result = enter(vcpu, s);
-    if let Err(Errno::EINTR) = result {
-        exit::reason(page, KVM_EXIT_INTR);
-    }
     run_page::save(vcpu, s);
     result
 }

@@ -4,16 +4,20 @@
 
 pub mod enable;
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use ring3_uapi::cap::*;
 use ring3_uapi::x86::pv;
 use ring3_uapi::x86::{
     KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_GUESTDBG_BLOCKIRQ,
     KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_INJECT_DB, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP,
     KVM_SYNC_X86_VALID_FIELDS, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
+    KVM_X86_DEFAULT_VM,
 };
 use ring3_uapi::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP};
 
 use crate::cpuid::{Layout, supported, xsave_size};
+use crate::lapic::DEFAULT_CYCLE_NS;
 use crate::msr::mce;
 use crate::vm::X86Vm;
 
@@ -93,10 +97,16 @@ const ANSWERS: &[Answer] = &[
     Answer(KVM_CAP_DISABLE_QUIRKS2, || enable::QUIRKS as i64),
     Answer(KVM_CAP_VM_TSC_CONTROL, || 1),
     Answer(KVM_CAP_X86_TRIPLE_FAULT_EVENT, || 1),
+    Answer(KVM_CAP_VM_TYPES, || 1 << KVM_X86_DEFAULT_VM),
+    Answer(KVM_CAP_PRE_FAULT_MEMORY, || 1),
 ];
 
 /// The answer for a capability of x86; zero for what is not there.
-pub fn check(_vm: Option<&X86Vm>, cap: u32) -> i64 {
+pub fn check(vm: Option<&X86Vm>, cap: u32) -> i64 {
+    if cap == KVM_CAP_X86_APIC_BUS_CYCLES_NS {
+        let chosen = vm.map(|vm| vm.arch().settings.apic_bus_cycle_ns.load(Relaxed));
+        return chosen.unwrap_or(DEFAULT_CYCLE_NS) as i64;
+    }
     ANSWERS.iter().find(|a| a.0 == cap).map_or(0, |a| (a.1)())
 }
 

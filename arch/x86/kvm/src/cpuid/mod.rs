@@ -111,12 +111,7 @@ impl Table {
 
     /// Whether the guest sees AMD's (or Hygon's) processor.
     pub fn is_amd(&self) -> bool {
-        self.find(0, 0).is_some_and(|e| {
-            let vendor = [e.regs[1], e.regs[3], e.regs[2]];
-            vendor == words(b"AuthenticAMD")
-                || vendor == words(b"HygonGenuine")
-                || vendor == words(b"AMDisbetter!")
-        })
+        self.find(0, 0).is_some_and(|e| is_amd(e.regs))
     }
 
     /// The leaf of the paravirtual features, if the guest sees the KVM signature.
@@ -190,6 +185,14 @@ impl Table {
             })
             .collect()
     }
+}
+
+/// Whether leaf 0 names AMD, or Hygon.
+fn is_amd(leaf: [u32; 4]) -> bool {
+    let vendor = [leaf[1], leaf[3], leaf[2]];
+    [b"AuthenticAMD", b"HygonGenuine", b"AMDisbetter!"]
+        .into_iter()
+        .any(|name| vendor == words(name))
 }
 
 fn words(name: &[u8; 12]) -> [u32; 3] {

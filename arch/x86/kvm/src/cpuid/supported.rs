@@ -40,6 +40,11 @@ fn host_or_zero(function: u32, index: u32) -> [u32; 4] {
     }
 }
 
+/// Whether the host has a processor of AMD's (or Hygon's).
+pub fn host_is_amd() -> bool {
+    super::is_amd(host(0, 0))
+}
+
 /// XCR0 bits a guest can be given on this host.
 pub fn supported_xcr0() -> u64 {
     static VALUE: OnceLock<u64> = OnceLock::new();

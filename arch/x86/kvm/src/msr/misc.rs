@@ -1,5 +1,7 @@
 //! Registers with small rules of their own, and the ones that only exist because kernels probe them.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::index::*;
 use super::{Access, Denied, allow};
 use crate::cpuid::features;
@@ -100,6 +102,13 @@ pub fn write_misc_enable(a: &mut Access, value: u64) -> Result<(), Denied> {
     store(a, value & !EMON | old & EMON)
 }
 
+/// The guest's only as long as the client lets it (KVM_CAP_MSR_PLATFORM_INFO).
+pub fn read_platform_info(a: &mut Access) -> Result<u64, Denied> {
+    let settings = &a.vcpu.vm().arch().settings;
+    allow(a.by_client() || settings.guest_reads_platform_info.load(Relaxed))?;
+    plain(a)
+}
+
 pub fn write_platform_info(a: &mut Access, value: u64) -> Result<(), Denied> {
     a.client_only()?;
     let faulting = a.unit.msrs.get(MISC_FEATURES_ENABLES) & MISC_FEATURES_CPUID_FAULT != 0;
@@ -114,10 +123,10 @@ pub fn write_misc_features(a: &mut Access, value: u64) -> Result<(), Denied> {
     store(a, value)
 }
 
-/// Flush filter, IGNNE emulation and TLB cache disables mean nothing here; McStatusWrEn is honoured.
+/// Flush filter, IGNNE emulation and TLB cache disables mean nothing here; McStatusWrEn is honoured, and TscFreqSel kept.
 pub fn write_hwcr(a: &mut Access, value: u64) -> Result<(), Denied> {
     let value = value & !(0x40 | 0x100 | 0x8);
-    allow(value & !(1 << 18) == 0)?;
+    allow(value & !(1 << 18 | 1 << 24) == 0)?;
     store(a, value)
 }
 

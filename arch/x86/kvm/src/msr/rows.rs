@@ -82,7 +82,7 @@ rows! {
     IA32_MISC_ENABLE    _ .. _ SAVED misc::plain, misc::write_misc_enable;
     IA32_POWER_CTL      _ .. _ SAVED misc::plain, misc::store;
     SMI_COUNT           _ .. _ SAVED misc::plain, misc::client_store;
-    PLATFORM_INFO       _ .. _ SAVED misc::plain, misc::write_platform_info;
+    PLATFORM_INFO       _ .. _ SAVED misc::read_platform_info, misc::write_platform_info;
     MISC_FEATURES_ENABLES _ .. _ SAVED misc::plain, misc::write_misc_features;
     IA32_SPEC_CTRL      _ .. _ SAVED misc::read_spec_ctrl, misc::write_spec_ctrl;
     IA32_PRED_CMD       _ .. _ NONE  misc::refuse_read, misc::write_pred_cmd;

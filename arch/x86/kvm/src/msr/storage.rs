@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::index::*;
+use crate::cpuid::supported;
 
 /// Values of registers without a home in the processor's state; a register not yet written has its initial value.
 #[derive(Clone, Debug, Default)]
@@ -23,10 +24,11 @@ impl Storage {
 /// Values after power-up, where they are not zero.
 fn initial(index: u32) -> u64 {
     match index {
-        // Fast strings, and (as Linux sets it) no branch trace storage and no PEBS.
-        IA32_MISC_ENABLE => 1 | 1 << 11 | 1 << 12,
-        // What Linux reports for AMD; a revision high enough for a guest not to look for updates.
-        IA32_UCODE_REV => 0x0100_0065,
+        // As Linux sets it: no branch trace storage and no PEBS. Fast strings are the client's to offer.
+        IA32_MISC_ENABLE => 1 << 11 | 1 << 12,
+        // As in Linux: revisions high enough for a guest not to look for updates.
+        IA32_UCODE_REV if supported::host_is_amd() => 0x0100_0065,
+        IA32_UCODE_REV => 1 << 32,
         IA32_PAT => 0x0007_0406_0007_0406,
         IA32_ARCH_CAPABILITIES => super::misc::ARCH_CAPABILITIES,
         AMD_TSC_RATIO => 1 << 32,
