@@ -21,8 +21,8 @@ fn ids_are_given_once() {
         [0, 1, 2]
     );
     assert_eq!(create(9), Err(Errno::EEXIST));
-    // The upper half of the argument is not looked at.
-    assert_eq!(create(1 << 32 | 9), Err(Errno::EEXIST));
+    // Of the whole argument.
+    assert_eq!(create(1 << 32 | 9), Err(Errno::EINVAL));
     let _last = machine.vcpu(1);
     // With no room left, that is what is said.
     assert_eq!((create(9), create(2)), (Err(Errno::EINVAL), Err(Errno::EINVAL)));

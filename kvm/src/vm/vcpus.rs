@@ -10,8 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 /// KVM_CREATE_VCPU.
 pub(super) fn create<A: Arch>(vm: &Arc<Vm<A>>, life: &Arc<Life<A>>, arg: u64) -> Result<i64, Errno> {
-    // The argument is an unsigned 32-bit number, whatever its upper half.
-    let id = arg as u32;
+    let id = u32::try_from(arg).map_err(|_| Errno::EINVAL)?;
     if id >= A::LIMITS.vcpu_ids {
         return Err(Errno::EINVAL);
     }

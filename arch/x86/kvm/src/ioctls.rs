@@ -148,7 +148,12 @@ fn set_boot_cpu(vm: &X86Vm, id: u64) -> Result<i64, Errno> {
     if !vm.vcpus().is_empty() {
         return Err(Errno::EBUSY);
     }
-    vm.arch().settings.boot_cpu_id.store(id as u32, Relaxed);
+    let settings = &vm.arch().settings;
+    // As in Linux, the first id that there cannot be is let through.
+    if id > u64::from(settings.vcpu_ids()) {
+        return Err(Errno::EINVAL);
+    }
+    settings.boot_cpu_id.store(id as u32, Relaxed);
     Ok(0)
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use ring3_kvm::arch::Types;
 use ring3_uapi::x86::KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
 
-use crate::lapic::BroadcastRule;
+use crate::X86;
+use crate::lapic::{BroadcastRule, DEFAULT_CYCLE_NS};
 
 /// Switches of one VM. Each stands alone, so relaxed atomics do.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub struct Settings {
     pub guest_reads_platform_info: AtomicBool,
     /// KVM_CAP_EXIT_ON_EMULATION_FAILURE.
     pub exit_on_emulation_failure: AtomicBool,
+    /// KVM_CAP_X86_APIC_BUS_CYCLES_NS.
+    pub apic_bus_cycle_ns: AtomicU64,
+    /// KVM_CAP_MAX_VCPU_ID: ids of vCPUs are below this; zero means the default.
+    pub max_vcpu_id: AtomicU32,
     /// KVM_SET_BOOT_CPU_ID.
     pub boot_cpu_id: AtomicU32,
     /// KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR: kept for the record, nothing is placed there.
@@ -48,6 +54,8 @@ impl Default for Settings {
             triple_fault_event: AtomicBool::new(false),
             guest_reads_platform_info: AtomicBool::new(true),
             exit_on_emulation_failure: AtomicBool::new(false),
+            apic_bus_cycle_ns: AtomicU64::new(DEFAULT_CYCLE_NS),
+            max_vcpu_id: AtomicU32::new(0),
             boot_cpu_id: AtomicU32::new(0),
             tss_addr: AtomicU64::new(0),
             identity_map_addr: AtomicU64::new(0xfffb_c000),
@@ -57,6 +65,14 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Ids of vCPUs are below this.
+    pub fn vcpu_ids(&self) -> u32 {
+        match self.max_vcpu_id.load(Relaxed) {
+            0 => X86::LIMITS.vcpu_ids,
+            most => most,
+        }
+    }
+
     /// What destination FFh of a device's interrupt means.
     pub fn broadcast_rule(&self) -> BroadcastRule {
         let quirk_off = self.x2apic_api.load(Relaxed) & KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK != 0;

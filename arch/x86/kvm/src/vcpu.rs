@@ -169,7 +169,11 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
     let cpuid = cpuid::Table::default();
     let apic = if controllers::has_apics(vm) {
         let role = if boot { Role::Boot } else { Role::Application };
-        let lapic = Lapic::new(seat.id(), role, apic_features(vm, &cpuid));
+    if seat.id() >= vm.arch().settings.vcpu_ids() {
+        return Err(Errno::EINVAL);
+    }
+        let mut lapic = Lapic::new(seat.id(), role, apic_features(vm, &cpuid));
+        lapic.set_bus_cycle(vm.arch().settings.apic_bus_cycle_ns.load(Relaxed));
         let target = Target::new(lapic, tsc, seat, &posted, vm.events())?;
         {
             let mut guard = target.lock();

@@ -4,6 +4,8 @@
 
 pub mod enable;
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use ring3_uapi::cap::*;
 use ring3_uapi::x86::pv;
 use ring3_uapi::x86::{
@@ -15,6 +17,7 @@ use ring3_uapi::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP};
 
 use crate::cpuid::{Layout, supported, xsave_size};
 use crate::msr::mce;
+use crate::lapic::DEFAULT_CYCLE_NS;
 use crate::vm::X86Vm;
 
 /// All the control bits of KVM_SET_GUEST_DEBUG that work.
@@ -96,7 +99,11 @@ const ANSWERS: &[Answer] = &[
 ];
 
 /// The answer for a capability of x86; zero for what is not there.
-pub fn check(_vm: Option<&X86Vm>, cap: u32) -> i64 {
+pub fn check(vm: Option<&X86Vm>, cap: u32) -> i64 {
+    if cap == KVM_CAP_X86_APIC_BUS_CYCLES_NS {
+        let chosen = vm.map(|vm| vm.arch().settings.apic_bus_cycle_ns.load(Relaxed));
+        return chosen.unwrap_or(DEFAULT_CYCLE_NS) as i64;
+    }
     ANSWERS.iter().find(|a| a.0 == cap).map_or(0, |a| (a.1)())
 }
 

@@ -105,6 +105,10 @@ impl Lapic {
             self.regs.set(Reg::ID, self.id);
             self.regs.set(Reg::LDR, x2apic_logical_id(self.id));
         }
+        // Only the client can do that.
+        if old.0 & X2APIC != 0 && new.mode() == ApicMode::Xapic {
+            self.set_xapic_id(self.id as u8);
+        }
         if old.mode() != new.mode() {
             self.view_changed = true;
         }

@@ -32,7 +32,8 @@ impl Lapic {
         let mut regs = RegisterPage::from_bytes(state);
         if self.x2apic() {
             if !self.features.contains(Features::WIDE_IDS) {
-                regs.set(Reg::ID, regs.get(Reg::ID) >> 24);
+                // The ID is read-only; eight bits of it tell nothing more.
+                regs.set(Reg::ID, self.id);
             } else if regs.get(Reg::ID) != self.id {
                 return Err(InvalidState);
             }

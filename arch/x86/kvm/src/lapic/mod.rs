@@ -36,6 +36,7 @@ pub use priority::{EndOfInterrupt, EoiBroadcast};
 pub use regs::{STATE_SIZE, VectorSet};
 pub use reset::ResetKind;
 pub use route::{BroadcastRule, LapicView, for_each_target, matches_destination};
+pub use timer::DEFAULT_CYCLE_NS;
 
 use regs::{Bank, Reg, RegisterPage, lvt, svr};
 use timer::Timer;
@@ -118,6 +119,11 @@ impl Lapic {
         }
         self.features = features;
         self.update_version();
+    }
+
+    /// From here on its state has IDs of 32 bits.
+    pub fn widen_ids(&mut self) {
+        self.features.insert(Features::WIDE_IDS);
     }
 
     /// The vectors whose EOI must leave this APIC.

@@ -1,7 +1,6 @@
 //! Power-up and INIT.
 
 use super::regs::{Bank, Reg, lvt};
-use super::timer::Timer;
 use super::{ApicBase, Features, Lapic, Role};
 use crate::ports::TimerPort;
 
@@ -76,7 +75,7 @@ impl Lapic {
             self.regs.clear(bank);
         }
         self.requests = false;
-        self.timer = Timer::default();
+        self.timer.reset();
         self.view_changed = true;
     }
 

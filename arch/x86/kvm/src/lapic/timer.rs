@@ -1,7 +1,7 @@
 //! The APIC timer: one-shot, periodic and TSC-deadline.
 //!
-//! The timer counts nanoseconds: the APIC bus runs at 1 GHz, as KVM's does. The current count is computed
-//! when read. The TSC deadline is in the guest's TSC, the port converts it.
+//! The timer counts cycles of the APIC bus, which runs at 1 GHz unless the client chose otherwise, as KVM's does. The
+//! current count is computed when read. The TSC deadline is in the guest's TSC, the port converts it.
 
 use super::regs::{Reg, lvt};
 use super::{Acceptance, ApicMode, Features, Lapic, TriggerMode};
@@ -9,6 +9,8 @@ use crate::ports::{Monotonic, TimerPort, TscTimerPort};
 
 /// A periodic timer may not be faster than this: a guest could otherwise keep a host CPU busy.
 const MIN_PERIOD_NS: u64 = 200_000;
+/// A cycle of the bus, if the client does not choose another.
+pub const DEFAULT_CYCLE_NS: u64 = 1;
 const MODE_SHIFT: u32 = 17;
 /// The mode field; bit 18 exists only with the TSC-deadline mode.
 const MODE_PERIODIC: u32 = 1 << MODE_SHIFT;
@@ -36,6 +38,8 @@ pub(super) struct Timer {
     mode: TimerMode,
     /// 1, 2, 4 .. 128.
     divisor: u64,
+    /// A cycle of the bus.
+    cycle_ns: u64,
     period_ns: u64,
     /// When the count reaches zero.
     expiry: Monotonic,
@@ -49,6 +53,7 @@ impl Default for Timer {
         Timer {
             mode: TimerMode::OneShot,
             divisor: divisor(0),
+            cycle_ns: DEFAULT_CYCLE_NS,
             period_ns: 0,
             expiry: Monotonic(0),
             tsc_deadline: 0,
@@ -64,6 +69,14 @@ fn divisor(config: u32) -> u64 {
 }
 
 impl Timer {
+    /// As it was at power-up; the bus goes on as it is.
+    pub(super) fn reset(&mut self) {
+        *self = Timer {
+            cycle_ns: self.cycle_ns,
+            ..Timer::default()
+        };
+    }
+
     fn arm(&mut self, deadline: Monotonic, port: &mut dyn TimerPort) {
         self.armed = Some(deadline);
         port.arm(deadline);
@@ -122,6 +135,11 @@ impl Lapic {
         self.timer.limit_period();
     }
 
+    /// KVM_CAP_X86_APIC_BUS_CYCLES_NS, before anything runs.
+    pub fn set_bus_cycle(&mut self, ns: u64) {
+        self.timer.cycle_ns = ns;
+    }
+
     pub(super) fn update_divisor(&mut self) {
         self.timer.divisor = divisor(self.regs.get(Reg::DIVIDE_CONFIG));
     }
@@ -157,7 +175,7 @@ impl Lapic {
     }
 
     fn count_to_ns(&self, count: Reg) -> u64 {
-        u64::from(self.regs.get(count)) * self.timer.divisor
+        u64::from(self.regs.get(count)) * self.timer.divisor * self.timer.cycle_ns
     }
 
     pub(super) fn start_timer(&mut self, from: StartFrom, port: &mut dyn TscTimerPort) {
@@ -269,7 +287,7 @@ impl Lapic {
             return 0;
         }
         let left = timer.expiry.since(port.now()).min(timer.period_ns);
-        u32::try_from(left / timer.divisor).unwrap_or(u32::MAX)
+        u32::try_from(left / (timer.divisor * timer.cycle_ns)).unwrap_or(u32::MAX)
     }
 
     /// IA32_TSC_DEADLINE: zero outside TSC-deadline mode.
