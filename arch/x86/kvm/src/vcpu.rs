@@ -23,7 +23,7 @@ use crate::events::Events;
 use crate::exit::Pending;
 use crate::guest_debug::GuestDebug;
 use crate::lapic::{Features, Lapic, ResetKind, Role};
-use crate::msr::mce::Mce;
+use crate::msr::mce::{MCG_CMCI_P, Mce};
 use crate::msr::{self};
 use crate::steal::Steal;
 use crate::vm::X86Vm;
@@ -89,6 +89,17 @@ impl Unit {
     }
 }
 
+impl Unit {
+    /// What the APIC is made of changed.
+    pub fn review_apic(&self, vcpu: &X86Vcpu) {
+        if let Some(apic) = &vcpu.shared().apic {
+            let mut features = apic_features(vcpu.vm(), &self.cpuid);
+            features.set(Features::CMCI, self.mce.cap & MCG_CMCI_P != 0);
+            apic.lock().lapic.set_features(features);
+        }
+    }
+}
+
 impl VcpuState {
     /// The client changed registers: what the processor derived from them is void.
     pub fn state_changed(&mut self) {
@@ -115,11 +126,7 @@ impl VcpuState {
             instructions.insert(Instructions::MONITOR);
         }
         self.cpu.set_features(instructions);
-        if let Some(apic) = &vcpu.shared().apic {
-            apic.lock()
-                .lapic
-                .set_features(apic_features(vcpu.vm(), &self.unit.cpuid));
-        }
+        self.unit.review_apic(vcpu);
         self.state_changed();
     }
 }
@@ -162,6 +169,9 @@ pub fn is_boot_processor(vm: &X86Vm, id: u32) -> bool {
 
 /// Makes a vCPU's two halves.
 pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), Errno> {
+    if seat.id() >= vm.arch().settings.vcpu_ids() {
+        return Err(Errno::EINVAL);
+    }
     let boot = is_boot_processor(vm, seat.id());
     let mut tsc = GuestTsc::new(vm.arch().tsc.default_khz());
     vm.arch().tsc.synchronize(&mut tsc, 0);
@@ -169,9 +179,6 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
     let cpuid = cpuid::Table::default();
     let apic = if controllers::has_apics(vm) {
         let role = if boot { Role::Boot } else { Role::Application };
-    if seat.id() >= vm.arch().settings.vcpu_ids() {
-        return Err(Errno::EINVAL);
-    }
         let mut lapic = Lapic::new(seat.id(), role, apic_features(vm, &cpuid));
         lapic.set_bus_cycle(vm.arch().settings.apic_bus_cycle_ns.load(Relaxed));
         let target = Target::new(lapic, tsc, seat, &posted, vm.events())?;

@@ -7,6 +7,7 @@ use ring3_uapi::x86::{KvmMsrEntry, KvmMsrList, KvmMsrs, KvmX86Mce};
 use super::index::{AMD_DE_CFG, IA32_ARCH_CAPABILITIES, IA32_UCODE_REV};
 use super::mce::{self, Injected};
 use super::{Access, By, Denied, Lists, misc, rows};
+use crate::lapic::LocalSource;
 use crate::vcpu::{VcpuState, X86Vcpu};
 
 /// The most entries of one call.
@@ -122,9 +123,10 @@ pub fn mce_supported(arg: UserPtr) -> Result<i64, Errno> {
 }
 
 /// KVM_X86_SETUP_MCE.
-pub fn setup_mce(_: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {
+pub fn setup_mce(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {
     let cap: u64 = arg.read()?;
     s.unit.mce.setup(cap).map_err(|_| Errno::EINVAL)?;
+    s.unit.review_apic(vcpu);
     Ok(0)
 }
 
@@ -145,6 +147,11 @@ pub fn inject_mce(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64
         .map_err(|_| Errno::EINVAL)?
     {
         Injected::Logged => {}
+        Injected::Interrupt => {
+            if let Some(apic) = &vcpu.shared().apic {
+                apic.deliver_local(LocalSource::Cmci);
+            }
+        }
         Injected::Exception => s.unit.events.queue_exception(18, None),
         Injected::TripleFault => s.unit.events.triple_fault = true,
     }

@@ -1,6 +1,6 @@
 //! The machine-check banks: storage with rules, and the injection of KVM_X86_SET_MCE.
 //!
-//! Not supported: corrected machine-check interrupts (not in the offered capabilities).
+//! Errors that the guest need not act on (UCNA) are logged, and told by the interrupt for corrected ones (CMCI).
 
 use super::index::*;
 use super::{Access, Denied, allow};
@@ -9,9 +9,10 @@ use super::{Access, Denied, allow};
 const MCG_CTL_P: u64 = 1 << 8;
 /// Software error recovery.
 const MCG_SER_P: u64 = 1 << 24;
-const MCG_CMCI_P: u64 = 1 << 10;
+/// CTL2 registers, and the interrupt that they enable.
+pub const MCG_CMCI_P: u64 = 1 << 10;
 /// The answer of KVM_X86_GET_MCE_CAP_SUPPORTED.
-pub const SUPPORTED: u64 = MCG_CTL_P | MCG_SER_P;
+pub const SUPPORTED: u64 = MCG_CTL_P | MCG_SER_P | MCG_CMCI_P;
 pub const MAX_BANKS: u32 = 32;
 const REGISTERS_PER_BANK: u32 = 4;
 pub const BANKS_LAST: u32 = IA32_MC0_CTL + MAX_BANKS * REGISTERS_PER_BANK - 1;
@@ -22,6 +23,10 @@ const HWCR_MC_STATUS_WR_EN: u64 = 1 << 18;
 const STATUS_VALID: u64 = 1 << 63;
 const STATUS_OVERFLOW: u64 = 1 << 62;
 const STATUS_UNCORRECTED: u64 = 1 << 61;
+/// The processor's context is corrupt; the error was signalled; the guest must act on it.
+const STATUS_NEEDS_ACTION: u64 = 1 << 57 | 1 << 56 | 1 << 55;
+const CTL2_INTERRUPT: u64 = 1 << 30;
+const CTL2_THRESHOLD: u64 = 0x7fff;
 const MCG_STATUS_MCIP: u64 = 1 << 2;
 
 /// The machine-check registers of a vCPU.
@@ -52,6 +57,8 @@ impl Default for Mce {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Injected {
     Logged,
+    /// The interrupt for corrected errors.
+    Interrupt,
     /// #MC.
     Exception,
     /// The guest is not ready for it.
@@ -85,6 +92,16 @@ impl Mce {
         let Some(regs) = self.banks.get_mut(usize::from(bank)) else {
             return Err(Denied::Invalid);
         };
+        if event.needs_no_action() {
+            *regs = [regs[0], event.status, event.addr, event.misc];
+            self.status = event.mcg_status;
+            let told = self.cap & MCG_CMCI_P != 0 && self.ctl2[usize::from(bank)] & CTL2_INTERRUPT != 0;
+            return Ok(if told {
+                Injected::Interrupt
+            } else {
+                Injected::Logged
+            });
+        }
         let disabled = (self.cap & MCG_CTL_P != 0 && self.ctl != u64::MAX) || regs[0] != u64::MAX;
         if uncorrected && disabled {
             return Ok(Injected::Logged);
@@ -119,6 +136,15 @@ pub struct McEvent {
     pub addr: u64,
     pub misc: u64,
     pub mcg_status: u64,
+}
+
+impl McEvent {
+    /// An uncorrected error in what nobody has used yet.
+    fn needs_no_action(&self) -> bool {
+        self.mcg_status == 0
+            && self.status & STATUS_UNCORRECTED != 0
+            && self.status & STATUS_NEEDS_ACTION == 0
+    }
 }
 
 pub fn read(a: &mut Access) -> Result<u64, Denied> {
@@ -162,6 +188,7 @@ pub fn write(a: &mut Access, value: u64) -> Result<(), Denied> {
             let bank = index - IA32_MC0_CTL2;
             allow(bank < mce.bank_count())?;
             allow(mce.cap & MCG_CMCI_P != 0 || (by_client && value == 0))?;
+            allow(value & !(CTL2_INTERRUPT | CTL2_THRESHOLD) == 0)?;
             mce.ctl2[bank as usize] = value;
         }
         index @ IA32_MC0_CTL..=BANKS_LAST => {
@@ -187,9 +214,25 @@ mod tests {
         let mut mce = Mce::default();
         assert!(mce.setup(0).is_err());
         assert!(mce.setup(33).is_err());
-        assert!(mce.setup(10 | 1 << 10).is_err());
+        assert!(mce.setup(10 | 1 << 9).is_err());
         assert!(mce.setup(10 | SUPPORTED).is_ok());
         assert_eq!(mce.ctl, u64::MAX);
+    }
+
+    #[test]
+    fn an_error_that_needs_no_action_is_an_interrupt_if_enabled() {
+        let mut mce = Mce::default();
+        mce.setup(10 | SUPPORTED).unwrap();
+        let event = McEvent {
+            status: STATUS_VALID | STATUS_UNCORRECTED,
+            addr: 1,
+            misc: 2,
+            mcg_status: 0,
+        };
+        assert_eq!(mce.inject(3, event, true), Ok(Injected::Logged));
+        mce.ctl2[3] = CTL2_INTERRUPT;
+        assert_eq!(mce.inject(3, event, true), Ok(Injected::Interrupt));
+        assert_eq!(mce.banks[3][1..], [event.status, 1, 2]);
     }
 
     #[test]
