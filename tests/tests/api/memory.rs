@@ -4,6 +4,7 @@ use crate::*;
 use ring3_uapi::cap::*;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::*;
+use zerocopy::IntoBytes;
 
 #[test]
 fn a_slot_lives() {
@@ -132,4 +133,46 @@ fn coalesced_zones() {
         vm.register_coalesced_mmio(&KvmCoalescedMmioZone { pio: 2, ..zone }),
         Err(Errno::EINVAL)
     );
+}
+
+#[test]
+fn faults_can_be_had_before_the_guest_runs() {
+    let Some((vm, vcpu)) = vcpu() else { return };
+    if vm.check_extension(KVM_CAP_PRE_FAULT_MEMORY) == Ok(0) {
+        return eprintln!("skipped: faults_can_be_had_before_the_guest_runs: not offered");
+    }
+    let ram = memory(0x4000);
+    vm.add_memory(0, 0x10000, &ram, 0).unwrap();
+    let call = |gpa, size, flags| {
+        let mut range = KvmPreFaultMemory {
+            gpa,
+            size,
+            flags,
+            padding: [0; 5],
+        };
+        let at = range.as_mut_bytes().as_mut_ptr() as u64;
+        let result = vcpu.raw(KVM_PRE_FAULT_MEMORY, at);
+        result.map(|_| (range.gpa, range.size))
+    };
+    assert_eq!(call(0x10000, 0x4000, 0), Ok((0x14000, 0)));
+    assert_eq!(
+        call(0x13000, 0x2000, 0),
+        Ok((0x14000, 0x1000)),
+        "as far as it goes"
+    );
+    assert_eq!(call(0x14000, 0x1000, 0), Err(Errno::ENOENT));
+    for (gpa, size, flags) in [
+        (0x10000, 0, 0),
+        (0x10800, 0x1000, 0),
+        (0x10000, 0x800, 0),
+        (0x10000, 0x1000, 1),
+        (0u64.wrapping_sub(0x1000), 0x1000, 0),
+    ] {
+        assert_eq!(
+            call(gpa, size, flags),
+            Err(Errno::EINVAL),
+            "{gpa:#x} {size:#x} {flags}"
+        );
+    }
+    assert_eq!(vcpu.raw(KVM_PRE_FAULT_MEMORY, NOWHERE), Err(Errno::EFAULT));
 }

@@ -83,6 +83,11 @@ fn vm_types() {
     let Some(kvm) = kvm() else { return };
     assert_eq!(kvm.create_vm(0xdead).map(drop), Err(Errno::EINVAL));
     assert!(kvm.create_vm(KVM_X86_DEFAULT_VM).is_ok());
+    let types = kvm.check_extension(KVM_CAP_VM_TYPES).unwrap();
+    assert_ne!(types & 1 << KVM_X86_DEFAULT_VM, 0);
+    for kind in (0..64).filter(|kind| types >> kind & 1 == 0) {
+        assert_eq!(kvm.create_vm(kind).map(drop), Err(Errno::EINVAL), "{kind}");
+    }
 }
 
 #[test]

@@ -1,0 +1,44 @@
+//! KVM_PRE_FAULT_MEMORY: has the host make the memory behind guest pages present, so that the guest need not wait for that.
+//!
+//! Pages are read once. What the guest's processor keeps of them it looks up when it comes by, as ever.
+
+use ring3_host::addr::{GuestPhys, PAGE_SIZE};
+use ring3_host::user::UserPtr;
+use ring3_kvm::Errno;
+use ring3_uapi::KvmPreFaultMemory;
+
+use crate::vcpu::{Unit, VcpuState, X86Vcpu};
+
+/// Bytes of one call: the client goes on with what is left, and signals are served in between.
+const AT_ONCE: u64 = 1 << 30;
+
+pub fn pre_fault(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {
+    let mut range: KvmPreFaultMemory = arg.read()?;
+    let aligned = range.gpa.is_multiple_of(PAGE_SIZE) && range.size.is_multiple_of(PAGE_SIZE);
+    let end = range.gpa.checked_add(range.size);
+    if range.flags != 0 || !aligned || end.is_none_or(|end| end <= range.gpa) {
+        return Err(Errno::EINVAL);
+    }
+    let mut left = range.size.min(AT_ONCE);
+    let mut result = Ok(0);
+    let whole = range.size;
+    while left != 0 {
+        if let Err(errno) = touch(vcpu, &mut s.unit, GuestPhys(range.gpa)) {
+            result = Err(errno);
+            break;
+        }
+        range.gpa += PAGE_SIZE;
+        range.size -= PAGE_SIZE;
+        left -= PAGE_SIZE;
+    }
+    arg.write(&range)?;
+    // Some is enough to call it a success.
+    if range.size < whole { Ok(0) } else { result }
+}
+
+fn touch(vcpu: &X86Vcpu, unit: &mut Unit, at: GuestPhys) -> Result<(), Errno> {
+    let memory = vcpu.vm().memory();
+    let page = unit.slots.lookup(memory, at.page()).ok_or(Errno::ENOENT)?;
+    page.host().load::<u8>(0).map_err(|_| Errno::EFAULT)?;
+    Ok(())
+}
