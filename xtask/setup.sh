@@ -32,6 +32,7 @@ install_packages() {
     links || packages+=(gcc libc6-dev)
     is_there qemu-system-x86_64 || packages+=(qemu-system-x86)
     is_there xz || packages+=(xz-utils)
+    is_there make || packages+=(make)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
     rust_is_there || is_there curl || packages+=(curl)
     [ ${#packages[@]} -gt 0 ] || return 0

@@ -4,7 +4,6 @@
 //! process of its own, so that a crash is one test's failure; then all that should pass run in one process, two
 //! at a time. The crate's documentation examples are not run.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +13,7 @@ use serde::Deserialize;
 
 use crate::ci;
 use crate::run::{Tally, cargo, output, run as run_command, test_program};
+use crate::upstream::{self, excerpt};
 
 const EXPECTATIONS: &str = "tests/upstream/kvm-ioctls.toml";
 
@@ -22,50 +22,27 @@ const TEST_LIMIT: &str = "60";
 const ALL_LIMIT: &str = "300";
 
 #[derive(Deserialize)]
-struct Expectations {
+struct Pinned {
     version: String,
-    #[serde(default)]
-    exception: Vec<Exception>,
-}
-
-#[derive(Deserialize)]
-struct Exception {
-    test: String,
-    reason: String,
 }
 
 pub fn run(filter: Option<&str>) -> Result<Tally> {
-    let text = std::fs::read_to_string(places::workspace().join(EXPECTATIONS))?;
-    let expectations: Expectations = toml::from_str(&text).context(EXPECTATIONS)?;
+    let (expectations, Pinned { version }) = upstream::read(EXPECTATIONS)?;
     let ring3 = ci::build_ring3()?;
-    let binary = build(&expectations.version)?;
+    let binary = build(&version)?;
     let names = list(&binary)?;
-    let exceptions: BTreeMap<&str, &str> = expectations
-        .exception
-        .iter()
-        .map(|e| (e.test.as_str(), e.reason.as_str()))
-        .collect();
 
-    let mut tally = Tally::default();
-    for name in exceptions
-        .keys()
-        .filter(|name| !names.iter().any(|other| other == *name))
-    {
-        tally
-            .broken
-            .push(format!("{EXPECTATIONS} lists {name}, which is no test"));
-    }
+    let mut tally = expectations.tally(&names);
     let chosen = names
         .iter()
         .filter(|name| filter.is_none_or(|filter| name.contains(filter)));
     let mut passing = Vec::new();
     for name in chosen {
         let result = under_ring3(&ring3, TEST_LIMIT, &binary, &["--exact", name], 1);
-        let exception = exceptions.get(name.as_str()).copied();
-        if result.is_ok() && exception.is_none() {
+        if result.is_ok() && !expectations.is_listed(name) {
             passing.push(name.as_str());
         }
-        println!("test {name} ... {}", judge(&mut tally, name, result, exception));
+        println!("test {name} ... {}", expectations.judge(&mut tally, name, result));
     }
     let mut together = vec!["--test-threads", "2", "--exact"];
     together.extend(&passing);
@@ -77,32 +54,6 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
             .push(format!("tests that pass alone fail in one process: {error:#}"));
     }
     Ok(tally)
-}
-
-/// Counts what became of a test that may only fail with a reason, and must then; the word for it.
-fn judge(tally: &mut Tally, name: &str, result: Result<()>, exception: Option<&str>) -> String {
-    match (result, exception) {
-        (Ok(()), None) => {
-            tally.passed += 1;
-            "ok".to_string()
-        }
-        (Ok(()), Some(_)) => {
-            tally.failed += 1;
-            tally
-                .failures
-                .push(format!("{name} passes: take it out of {EXPECTATIONS}"));
-            "passes now".to_string()
-        }
-        (Err(_), Some(reason)) => {
-            tally.skipped.push(format!("{name}: {reason}"));
-            format!("does not pass, as expected: {reason}")
-        }
-        (Err(error), None) => {
-            tally.failed += 1;
-            tally.failures.push(name.to_string());
-            format!("FAILED\n{error:#}")
-        }
-    }
 }
 
 /// Runs the test program, in which `count` tests must pass; its output is only shown if they do not.
@@ -126,15 +77,7 @@ fn under_ring3(ring3: &Path, limit: &str, binary: &Path, arguments: &[&str], cou
         Some(0) => format!("ended without {count} passed tests"),
         _ => output.status.to_string(),
     };
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<String> = stdout
-        .lines()
-        .chain(stderr.lines())
-        .filter(|line| !line.trim().is_empty() && !line.contains("... ok"))
-        .take(30)
-        .map(|line| format!("    | {line}"))
-        .collect();
-    bail!("{why}\n{}", lines.join("\n"))
+    bail!("{why}\n{}", excerpt(&output, |line| !line.contains("... ok")))
 }
 
 /// The names of all tests. The program is asked without ring3: listing opens nothing.
@@ -212,24 +155,4 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_expected_fails_the_run() {
-        let bad = || Err(anyhow::anyhow!("exit status: 101"));
-        for (result, exception, fails) in [
-            (Ok(()), None, false),
-            (bad(), Some("no such device"), false),
-            (bad(), None, true),
-            (Ok(()), Some("no such device"), true),
-        ] {
-            let mut tally = Tally::default();
-            judge(&mut tally, "a::b", result, exception);
-            assert_eq!(tally.verdict().is_err(), fails, "{tally:?}");
-        }
-    }
 }

@@ -11,6 +11,8 @@ mod demo;
 mod kvm_ioctls;
 mod lint;
 mod run;
+mod selftests;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -27,7 +29,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// All checks and tests: lint, test, fuzz, lockstep-boot, api, e2e, kvm-ioctls, and that the benchmarks run
+    /// All checks and tests: lint, test, fuzz, lockstep-boot, api, e2e, kvm-ioctls, selftests, and that the benchmarks run
     Ci,
     /// Format, clippy, layer directions, unsafe islands, file sizes, documents, lock ranks
     Lint {
@@ -61,6 +63,11 @@ enum Task {
     },
     /// The kvm-ioctls crate's own tests under `ring3 run`
     KvmIoctls {
+        /// Run only the tests whose name contains this, and judge only those
+        filter: Option<String>,
+    },
+    /// The Linux kernel's own KVM selftests under `ring3 run`
+    Selftests {
         /// Run only the tests whose name contains this, and judge only those
         filter: Option<String>,
     },
@@ -103,6 +110,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Fuzz { seconds } => ci::fuzz(seconds, None),
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::Selftests { filter } => selftests::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Assets { refresh } => assets(if refresh {
             Freshness::Newest
         } else {

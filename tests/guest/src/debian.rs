@@ -10,10 +10,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::places;
 
+/// Debian's keys.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// A place to fetch packages into.
 pub struct Fetcher {
     dir: PathBuf,
     private_lists: bool,
+    /// The file that names where packages come from, if not the system's.
+    sources: Option<PathBuf>,
 }
 
 impl Fetcher {
@@ -24,7 +29,37 @@ impl Fetcher {
         Ok(Self {
             dir: dir.to_path_buf(),
             private_lists: false,
+            sources: None,
         })
+    }
+
+    /// For packages of a suite that the system's need not be, from the same mirror of Debian.
+    pub fn of_suite(dir: &Path, suite: &str) -> Result<Self> {
+        let mut fetcher = Self::new(&dir.join(suite))?;
+        let sources = fetcher.dir.join("sources.list");
+        if !sources.is_file() {
+            let mirror = fetcher.with_fresh_lists(Self::mirror)?;
+            // Packages are checked with the keys that the system has for Debian.
+            let line = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+            std::fs::write(&sources, line)?;
+        }
+        fetcher.sources = Some(sources);
+        fetcher.private_lists = false;
+        Ok(fetcher)
+    }
+
+    /// Where the system's packages of Debian proper come from.
+    fn mirror(&self) -> Result<String> {
+        let format = "$(ORIGIN)|$(LABEL)|$(SITE)";
+        let output = self
+            .apt("apt-get")
+            .args(["indextargets", "--format", format])
+            .output()?;
+        let text = succeed(&output, "apt-get indextargets")?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("Debian|Debian|"))
+            .map(str::to_string)
+            .context("the system's packages are not Debian's")
     }
 
     /// The first package that `package` depends on and whose name starts with `prefix`.
@@ -96,7 +131,13 @@ impl Fetcher {
         let mut command = Command::new(program);
         // As root, apt would switch to a user that cannot read our directory, and warn.
         command.env("LC_ALL", "C").args(["-o", "APT::Sandbox::User=root"]);
-        if self.private_lists {
+        if let Some(sources) = &self.sources {
+            command
+                .arg("-o")
+                .arg(format!("Dir::Etc::sourcelist={}", sources.display()));
+            command.args(["-o", "Dir::Etc::sourceparts=-"]);
+        }
+        if self.private_lists || self.sources.is_some() {
             command
                 .arg("-o")
                 .arg(format!("Dir::State::lists={}", self.dir.join("lists").display()));

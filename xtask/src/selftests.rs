@@ -1,0 +1,212 @@
+//! `cargo xtask selftests`: the Linux kernel's own KVM selftests, unchanged, under `ring3 run`.
+//!
+//! The source is that of a Debian package. Which one stands in `tests/upstream/selftests.toml`, with the tests that need not
+//! pass. All test programs for x86 are built, against the source's own headers, and linked dynamically, as they are
+//! by default. The one test that is a shell script, of huge pages, is not run: it reconfigures the machine.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use ring3_guest::debian::Fetcher;
+use ring3_guest::places;
+use serde::Deserialize;
+
+use crate::ci;
+use crate::run::{Tally, minutes, output, run as run_command};
+use crate::upstream::{self, excerpt};
+
+const EXPECTATIONS: &str = "tests/upstream/selftests.toml";
+
+/// Seconds for one test.
+const LIMIT: u64 = 60;
+
+/// The exit status of a test that says of itself that it cannot run here.
+const SKIPPED: i32 = 4;
+
+/// Where tests look up what the kernel's module was loaded with, all of them when they start.
+const MODULE: &str = "/sys/module/kvm/parameters";
+
+/// The parts of the source that take part in making headers and selftests; the drivers are there for headers that the
+/// selftests' library for VFIO has links to.
+const PARTS: [&str; 15] = [
+    "Makefile",
+    "Kbuild",
+    "scripts",
+    "include/uapi",
+    "include/asm-generic",
+    "include/linux/pci_ids.h",
+    "usr",
+    "arch/x86/Makefile",
+    "arch/x86/include/uapi",
+    "arch/x86/include/asm/Kbuild",
+    "arch/x86/entry/syscalls",
+    "drivers/dma/idxd",
+    "drivers/dma/ioat",
+    "drivers/net/ethernet/intel/igb",
+    "tools",
+];
+
+/// The package of the one library that the tests are linked with besides the C library.
+const LIBRARY: &str = "uuid-dev";
+
+#[derive(Deserialize)]
+struct Source {
+    package: String,
+    suite: String,
+}
+
+pub fn run(filter: Option<&str>) -> Result<Tally> {
+    let (expectations, source): (_, Source) = upstream::read(EXPECTATIONS)?;
+    if !Path::new(MODULE).is_dir() {
+        return Ok(skipped(&format!("they end at once where there is no {MODULE}")));
+    }
+    let packages = match fetch(&source) {
+        Ok(packages) => packages,
+        Err(error) => return Ok(skipped(&format!("no {}: {error:#}", source.package))),
+    };
+    let ring3 = ci::build_ring3()?;
+    let place = build(&source, &packages)?;
+    let names = list(&place)?;
+
+    let mut tally = expectations.tally(&names);
+    let mut chosen = Vec::new();
+    for name in &names {
+        match (filter, expectations.slow(name)) {
+            (None, Some(why)) => tally.skipped.push(format!("{name}: {why}")),
+            (Some(filter), _) if !name.contains(filter) => {}
+            _ => chosen.push(name),
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(&mut tally);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(name) = chosen.get(next.fetch_add(1, Relaxed)) {
+                    let started = std::time::Instant::now();
+                    let result = under_ring3(&ring3, &place, name);
+                    let took = minutes(started.elapsed());
+                    let mut tally = results.lock().unwrap_or_else(|broken| broken.into_inner());
+                    println!(
+                        "test {name} ({took}) ... {}",
+                        expectations.judge(&mut tally, name, result)
+                    );
+                }
+            });
+        }
+    });
+    Ok(tally)
+}
+
+fn skipped(why: &str) -> Tally {
+    Tally {
+        skipped: vec![format!("the kernel's selftests: {why}")],
+        ..Tally::default()
+    }
+}
+
+/// Runs one test. Its output is only shown if it does not pass.
+fn under_ring3(ring3: &Path, place: &Path, name: &str) -> Result<()> {
+    let account = place.join(format!("{name}.account"));
+    let _ = std::fs::remove_file(&account);
+    let mut command = Command::new("timeout");
+    command
+        .args(["--kill-after=5", &LIMIT.to_string()])
+        .arg(ring3)
+        .args(["run", "--"])
+        .arg(place.join(name))
+        .current_dir(place)
+        .env("RING3_STATS", &account)
+        .stdin(Stdio::null());
+    let output = command.output().context("starting timeout")?;
+    let why = match output.status.code() {
+        // Without ring3, the machine's own KVM would serve the test.
+        Some(0) if !account.is_file() => "passed without ring3".to_string(),
+        Some(0) => return Ok(()),
+        Some(SKIPPED) => "skipped itself".to_string(),
+        Some(124 | 137) => format!("not finished after {LIMIT} s"),
+        _ => output.status.to_string(),
+    };
+    bail!("{why}\n{}", excerpt(&output, |_| true))
+}
+
+/// The tests' names: their paths below the directory of the KVM selftests.
+fn list(place: &Path) -> Result<Vec<String>> {
+    let print = "print-tests: ; @echo $(TEST_GEN_PROGS)";
+    let text = output(make(place).args(["--silent", "--eval", print, "print-tests"]))?;
+    let here = format!("{}/", place.display());
+    let names: Vec<String> = text
+        .split_whitespace()
+        .map(|path| path.strip_prefix(&here).unwrap_or(path).to_string())
+        .collect();
+    if names.is_empty() {
+        bail!("the selftests' Makefile names no test");
+    }
+    Ok(names)
+}
+
+fn make(place: &Path) -> Command {
+    let mut command = Command::new("make");
+    command.arg("-C").arg(place).arg("ARCH=x86");
+    // Our own make and cargo may have said how many jobs there are.
+    command.env_remove("MAKEFLAGS").env_remove("MFLAGS");
+    command
+}
+
+/// Builds the tests below the target directory; where they are.
+fn build(source: &Source, packages: &Packages) -> Result<PathBuf> {
+    let tree = upstream_dir().join(&source.package);
+    if !tree.join("Makefile").is_file() {
+        unpack(source, &packages.source, &tree)?;
+    }
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = format!("-j{jobs}");
+    let mut headers = make(&tree);
+    run_command(headers.args(["--silent", &jobs, "headers"])).context("the kernel's headers")?;
+    let place = tree.join("tools/testing/selftests/kvm");
+    let mut tests = make(&place);
+    let library = packages.library.join("usr");
+    tests.env("EXTRA_CFLAGS", format!("-isystem {}/include", library.display()));
+    tests.env("LDFLAGS", format!("-L{}/lib/x86_64-linux-gnu", library.display()));
+    run_command(tests.args(["--silent", &jobs])).context("the kernel's selftests")?;
+    Ok(place)
+}
+
+fn upstream_dir() -> PathBuf {
+    places::target().join("upstream")
+}
+
+/// Unpacked Debian packages.
+struct Packages {
+    source: PathBuf,
+    library: PathBuf,
+}
+
+fn fetch(source: &Source) -> Result<Packages> {
+    let dir = upstream_dir().join("debian");
+    places::need("make", "make")?;
+    places::need("xz", "xz-utils")?;
+    Ok(Packages {
+        library: Fetcher::new(&dir)?.unpack(LIBRARY)?,
+        source: Fetcher::of_suite(&dir, &source.suite)?.unpack(&source.package)?,
+    })
+}
+
+/// Unpacks the needed parts of the archive that is in the package.
+fn unpack(source: &Source, package: &Path, tree: &Path) -> Result<()> {
+    let archive = package.join(format!("usr/src/{}.tar.xz", source.package));
+    let partial = tree.with_extension("partial");
+    let _ = std::fs::remove_dir_all(&partial);
+    std::fs::create_dir_all(&partial)?;
+    let mut tar = Command::new("tar");
+    tar.arg("-xJf").arg(archive).arg("-C").arg(&partial);
+    tar.arg("--strip-components=1");
+    tar.args(PARTS.map(|part| format!("{}/{part}", source.package)));
+    run_command(&mut tar)?;
+    std::fs::rename(&partial, tree)?;
+    Ok(())
+}
