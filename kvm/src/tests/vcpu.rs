@@ -21,7 +21,7 @@ fn ids_are_given_once() {
         [0, 1, 2]
     );
     assert_eq!(create(9), Err(Errno::EEXIST));
-    // All of the argument counts.
+    // Of the whole argument.
     assert_eq!(create(1 << 32 | 9), Err(Errno::EINVAL));
     let _last = machine.vcpu(1);
     // With no room left, that is what is said.

@@ -301,7 +301,9 @@ fn the_apic_bus_has_a_frequency() {
     assert_eq!(choose(40), Err(Errno::ENXIO), "no APICs");
     vm.create_irqchip().unwrap();
     assert_eq!(choose(40), OK);
-    assert_eq!(vm.check_extension(CYCLE), Ok(40));
+    if !kernel_is_pvm(&kvm) {
+        assert_eq!(vm.check_extension(CYCLE), Ok(40));
+    }
     assert_eq!(kvm.check_extension(CYCLE), Ok(1), "of others it is another");
     let _vcpu = vm.create_vcpu(0).unwrap();
     assert_eq!(choose(40), Err(Errno::EINVAL));
