@@ -29,7 +29,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// All checks and tests: lint, test, fuzz, lockstep-boot, api, e2e, kvm-ioctls, selftests, and that the benchmarks run
+    /// All checks and tests: lint, test, fuzz, lockstep-boot, api, e2e, kvm-ioctls, and that the benchmarks run
     Ci,
     /// Format, clippy, layer directions, unsafe islands, file sizes, documents, lock ranks
     Lint {
