@@ -87,9 +87,7 @@ impl Unit {
             xcr0: state.xcr0,
         }
     }
-}
 
-impl Unit {
     /// What the APIC is made of changed.
     pub fn review_apic(&self, vcpu: &X86Vcpu) {
         if let Some(apic) = &vcpu.shared().apic {

@@ -24,28 +24,28 @@ impl Translator<'_> {
 
     /// R15 = the linear address of the memory operand of `size` bytes.
     pub(super) fn address(&mut self, instr: &Instruction, size: usize) -> Emitted {
-        self.offset(instr)?;
+        self.offset(instr, R15)?;
         match self.source.width {
             Width::Four => self.add_flat_segment(instr, size),
             Width::Eight => self.add_segment(instr),
         }
     }
 
-    /// R15 = how far in its segment the memory operand is.
-    fn offset(&mut self, instr: &Instruction) -> Emitted {
+    /// to = how far in its segment the memory operand is. R15 may be lost, and R14.
+    pub(super) fn offset(&mut self, instr: &Instruction, to: Reg) -> Emitted {
         if instr.is_ip_rel_memory_operand() {
             if instr.memory_base() != Register::RIP {
                 return Err(NotHere);
             }
-            self.e.constant(R15, instr.ip_rel_memory_address());
+            self.e.constant(to, instr.ip_rel_memory_address());
         } else if instr.memory_base() == Register::None && instr.memory_index() == Register::None {
-            self.e.constant(R15, instr.memory_displacement64());
+            self.e.constant(to, instr.memory_displacement64());
         } else {
             let (base, index) = self.address_registers(instr)?;
             let wide = base.size().max(index.size()) != 4;
             if index == Register::None && instr.memory_displacement64() == 0 {
                 let width = if wide { Width::Eight } else { Width::Four };
-                self.e.mov_as(width, R15, Reg(base.number() as u8));
+                self.e.mov_as(width, to, Reg(base.number() as u8));
                 return Ok(());
             }
             let operand = MemoryOperand::new(
@@ -57,12 +57,13 @@ impl Translator<'_> {
                 false,
                 Register::None,
             );
-            let lea = if wide {
-                Instruction::with2(Code::Lea_r64_m, Register::R15, operand)
+            let (lea, size) = if wide {
+                (Code::Lea_r64_m, 8)
             } else {
-                Instruction::with2(Code::Lea_r32_m, Register::R15D, operand)
+                (Code::Lea_r32_m, 4)
             };
-            self.e.instruction(&lea?)?;
+            let lea = Instruction::with2(lea, sized(to.0.into(), size), operand)?;
+            self.e.instruction(&lea)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::emit::{R14, R15, Reg, Width};
 use crate::flags::{Maker, scratch_of};
 use crate::registers::{self, is_high_byte, is_written, number, sized};
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpAccess, OpKind, Register};
-use ring3_host::native::StateClass;
+use ring3_host::native::{MemoryOperand as MemoryOperandInfo, StateClass};
 use ring3_x86_cpu::exec::native;
 
 /// Whether AH or its kin is an operand: it is another register where a register of ours needs a prefix.
@@ -231,18 +231,21 @@ impl Translator<'_> {
         }
         match memory {
             None => self.registers(n, instr, true),
-            Some(memory) => {
-                let touch = if memory.direction.writes() {
-                    Touch::Write
-                } else {
-                    Touch::Read
-                };
-                if usize::from(memory.size) != instr.memory_size().size() {
-                    self.member = None;
-                }
-                self.with_operand(instr, memory.size.into(), touch)
-            }
+            Some(memory) => self.with_host_operand(instr, &memory),
         }
+    }
+
+    /// The instruction, with the memory operand that the host says it has.
+    pub(super) fn with_host_operand(&mut self, instr: &Instruction, memory: &MemoryOperandInfo) -> Emitted {
+        let touch = if memory.direction.writes() {
+            Touch::Write
+        } else {
+            Touch::Read
+        };
+        if usize::from(memory.size) != instr.memory_size().size() {
+            self.member = None;
+        }
+        self.with_operand(instr, memory.size.into(), touch)
     }
 
     /// The instruction as it is: its bytes, unless they say something else in 64-bit code.

@@ -4,7 +4,7 @@
 
 use super::{Emitted, Level, NotHere, Touch, Translator, Vector};
 use crate::context::{X87_CONTROL, X87_DATA, X87_LAST, X87_LAST_DATA, X87_LOADED};
-use crate::emit::{At, E, Forward, NE, R14, Reg};
+use crate::emit::{At, E, Forward, NE, R14};
 use crate::flags::{Scratch, Use};
 use crate::stubs;
 use crate::trace::End;
@@ -68,17 +68,7 @@ impl Translator<'_> {
         }
         match info.memory {
             None => self.registers(n, instr, with_vector)?,
-            Some(memory) => {
-                let touch = if memory.direction.writes() {
-                    Touch::Write
-                } else {
-                    Touch::Read
-                };
-                if usize::from(memory.size) != instr.memory_size().size() {
-                    self.member = None;
-                }
-                self.with_operand(instr, memory.size.into(), touch)?;
-            }
+            Some(memory) => self.with_host_operand(instr, &memory)?,
         }
         if info.sets_x87_pointers {
             self.note_pointers(n, instr, &info)?;
@@ -145,8 +135,12 @@ impl Translator<'_> {
         }
         if info.memory.is_some() {
             self.e.store_constant(X87_LAST_DATA, site);
-            let offset = self.operand_offset(instr)?;
-            self.e.store(X87_DATA, offset);
+            let base = instr.memory_base();
+            if base.is_gpr() && self.host_of(registers::number(base)).is_none() {
+                self.lose_r15();
+            }
+            self.offset(instr, R14)?;
+            self.e.store(X87_DATA, R14);
         }
         Ok(())
     }
@@ -155,43 +149,6 @@ impl Translator<'_> {
     fn is_followed_by_x87(&self, n: usize) -> bool {
         let registers_only = |info: StepInfo| info.sets_x87_pointers && info.memory.is_none();
         self.source.trace.end != End::Loop(n + 1) && info(self, n + 1).is_some_and(registers_only)
-    }
-
-    /// The register that the offset of the memory operand is in, or is brought to.
-    fn operand_offset(&mut self, instr: &Instruction) -> Result<Reg, NotHere> {
-        let (base, index) = (instr.memory_base(), instr.memory_index());
-        if instr.is_ip_rel_memory_operand() {
-            self.e.constant(R14, instr.ip_rel_memory_address());
-            return Ok(R14);
-        }
-        if base == Register::None && index == Register::None {
-            self.e.constant(R14, instr.memory_displacement64());
-            return Ok(R14);
-        }
-        let is_kept = |reg: Register| reg == Register::None || self.host_of(registers::number(reg)).is_some();
-        if !is_kept(base) {
-            self.lose_r15();
-        }
-        let (base, index) = self.address_registers(instr)?;
-        if index == Register::None && base.size() == 8 && instr.memory_displacement64() == 0 {
-            return Ok(Reg(base.number() as u8));
-        }
-        let operand = MemoryOperand::new(
-            base,
-            index,
-            instr.memory_index_scale(),
-            instr.memory_displacement64() as i64,
-            instr.memory_displ_size(),
-            false,
-            Register::None,
-        );
-        let lea = if base.size().max(index.size()) != 4 {
-            Instruction::with2(Code::Lea_r64_m, Register::R14, operand)
-        } else {
-            Instruction::with2(Code::Lea_r32_m, Register::R14D, operand)
-        };
-        self.e.instruction(&lea?)?;
-        Ok(R14)
     }
 
     /// Out of line: brings the x87 state; the jump that is returned is taken if it must not be.

@@ -209,6 +209,15 @@ pub fn write(a: &mut Access, value: u64) -> Result<(), Denied> {
 mod tests {
     use super::*;
 
+    fn uncorrected(mcg_status: u64) -> McEvent {
+        McEvent {
+            status: STATUS_VALID | STATUS_UNCORRECTED,
+            addr: 1,
+            misc: 2,
+            mcg_status,
+        }
+    }
+
     #[test]
     fn setup_checks_the_bank_count_and_capabilities() {
         let mut mce = Mce::default();
@@ -223,12 +232,7 @@ mod tests {
     fn an_error_that_needs_no_action_is_an_interrupt_if_enabled() {
         let mut mce = Mce::default();
         mce.setup(10 | SUPPORTED).unwrap();
-        let event = McEvent {
-            status: STATUS_VALID | STATUS_UNCORRECTED,
-            addr: 1,
-            misc: 2,
-            mcg_status: 0,
-        };
+        let event = uncorrected(0);
         assert_eq!(mce.inject(3, event, true), Ok(Injected::Logged));
         mce.ctl2[3] = CTL2_INTERRUPT;
         assert_eq!(mce.inject(3, event, true), Ok(Injected::Interrupt));
@@ -239,12 +243,7 @@ mod tests {
     fn an_uncorrected_error_needs_a_ready_guest() {
         let mut mce = Mce::default();
         mce.setup(10 | SUPPORTED).unwrap();
-        let event = McEvent {
-            status: STATUS_VALID | STATUS_UNCORRECTED,
-            addr: 1,
-            misc: 2,
-            mcg_status: MCG_STATUS_MCIP,
-        };
+        let event = uncorrected(MCG_STATUS_MCIP);
         assert_eq!(mce.inject(0, event, false), Ok(Injected::TripleFault));
         assert_eq!(mce.inject(0, event, true), Ok(Injected::Exception));
         assert_eq!(mce.inject(0, event, true), Ok(Injected::TripleFault));
