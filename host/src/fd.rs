@@ -96,6 +96,18 @@ pub fn sealed_memfd(name: &str, size: u64) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// A memfd that has this in it for ever.
+pub fn constant_memfd(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    // Whole: it is a file in memory.
+    rustix::io::pwrite(&fd, content, 0)?;
+    rustix::fs::fcntl_add_seals(
+        &fd,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
+    )?;
+    Ok(fd)
+}
+
 /// A non-blocking, close-on-exec eventfd with count zero.
 pub fn eventfd() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(

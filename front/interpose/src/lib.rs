@@ -19,13 +19,13 @@ mod trace;
 
 pub use ring3_kvm::{Errno, FileKind, Overlay};
 
-use ring3_host::fd::{CloseOnExec, set_cloexec, with_raw};
+use ring3_host::fd::{CloseOnExec, constant_memfd, set_cloexec, with_raw};
 use ring3_host::process;
 use ring3_host::signal::{self, Shield};
 use ring3_kvm::{Files, open_system};
 use ring3_uapi::ioctl::is_kvm;
 use ring3_x86_kvm::X86;
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether the process ever opened the device.
@@ -62,6 +62,18 @@ fn settle() {
         ring3_kvm::forked::<X86>();
         stats::forked();
     });
+}
+
+/// Opens the file of a module's parameter, to be read; `None` if it is none that ring3 has an answer for.
+pub fn open_parameter(path: &[u8], cloexec: CloseOnExec) -> Option<Result<RawFd, Errno>> {
+    let (module, name) = path::module_parameter(path)?;
+    let value = ring3_x86_kvm::module::parameter(module, name)?;
+    let open = || {
+        let fd = constant_memfd("kvm-parameter", format!("{value}\n").as_bytes())?;
+        set_cloexec(&fd, cloexec)?;
+        Ok(fd.into_raw_fd())
+    };
+    Some(open())
 }
 
 /// An ioctl; `None` if the descriptor is not ours.

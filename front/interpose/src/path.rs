@@ -1,7 +1,7 @@
-//! Whether a path that the client names is `/dev/kvm`.
+//! Whether a path that the client names is `/dev/kvm`, or a file that tells of KVM's module.
 //!
-//! `.`, `..` and repeated slashes are seen through, and so are paths relative to a directory. Not supported: symbolic
-//! links to the device.
+//! On the way to the device `.`, `..` and repeated slashes are seen through, and so are paths relative to a directory. Not
+//! supported: symbolic links to it.
 
 use ring3_host::fd::with_raw;
 use rustix::fs::CWD;
@@ -43,6 +43,14 @@ fn leads_to_device(dir: RawFd, path: &[u8]) -> bool {
     })
 }
 
+/// The module and the parameter whose value is in the file that `path` names, if it is one of those that Linux makes for its
+/// modules, in the spelling that all clients use: `/sys/module/kvm/parameters/tdp_mmu`.
+pub fn module_parameter(path: &[u8]) -> Option<(&str, &str)> {
+    let path = str::from_utf8(path.strip_prefix(b"/sys/module/")?).ok()?;
+    let (module, parameter) = path.split_once("/parameters/")?;
+    module.starts_with("kvm").then_some((module, parameter))
+}
+
 /// An absolute path without `.`, `..` and empty names, as far as can be told without following links.
 fn normal(path: &[u8]) -> Vec<u8> {
     let mut names: Vec<&[u8]> = Vec::new();
@@ -78,6 +86,18 @@ mod tests {
         ] {
             assert!(!is_device(WORKING_DIRECTORY, path.as_bytes()), "{path}");
         }
+    }
+
+    #[test]
+    fn ways_to_parameters() {
+        let named = |path: &'static str| module_parameter(path.as_bytes());
+        assert_eq!(
+            named("/sys/module/kvm/parameters/nested"),
+            Some(("kvm", "nested"))
+        );
+        assert_eq!(named("/sys/module/loop/parameters/max_loop"), None);
+        assert_eq!(named("/sys/module/kvm/refcnt"), None);
+        assert_eq!(named("/sys/module/"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! open, close, ioctl, dup, fcntl.
 
-use super::{fail, is_device, keeping_errno, outcome, passed};
+use super::{fail, is_device, keeping_errno, outcome, passed, with_path};
 use ring3_host::fd::CloseOnExec;
 use std::ffi::{c_char, c_int, c_uint, c_ulong};
 use std::sync::Once;
@@ -13,18 +13,32 @@ fn open_device(flags: c_int) -> c_int {
     if flags & libc::O_CREAT != 0 && flags & libc::O_EXCL != 0 {
         return fail(libc::EEXIST);
     }
-    let cloexec = if flags & libc::O_CLOEXEC != 0 {
-        CloseOnExec::Yes
-    } else {
-        CloseOnExec::No
-    };
-    match keeping_errno(|| ring3_interpose::open_device(cloexec)) {
+    match keeping_errno(|| ring3_interpose::open_device(cloexec(flags))) {
         Ok(fd) => {
             account_at_exit();
             fd
         }
         Err(errno) => fail(errno.0),
     }
+}
+
+fn cloexec(flags: c_int) -> CloseOnExec {
+    if flags & libc::O_CLOEXEC != 0 {
+        CloseOnExec::Yes
+    } else {
+        CloseOnExec::No
+    }
+}
+
+/// Opens what tells of a parameter of KVM's module, if that is what the client wants to read.
+fn open_parameter(path: *const c_char, flags: c_int) -> Option<c_int> {
+    if flags & (libc::O_ACCMODE | libc::O_PATH | libc::O_DIRECTORY) != libc::O_RDONLY {
+        return None;
+    }
+    let opened = with_path(path, |path| {
+        keeping_errno(|| ring3_interpose::open_parameter(path, cloexec(flags)))
+    })?;
+    Some(opened.unwrap_or_else(|errno| fail(errno.0)))
 }
 
 /// Has the account written at the end, if one is wanted.
@@ -48,6 +62,9 @@ fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int
     // O_PATH asks for the file's place, not for the device.
     if is_device(dir, path) && flags & libc::O_PATH == 0 {
         return open_device(flags);
+    }
+    if let Some(fd) = open_parameter(path, flags) {
+        return fd;
     }
     // SAFETY: the client's own call, passed on as it is.
     passed(unsafe { libc::syscall(libc::SYS_openat, dir, path, flags, mode) })

@@ -50,6 +50,15 @@ fn is_device(dir: c_int, path: *const c_char) -> bool {
     path::is_device(dir, unsafe { CStr::from_ptr(path) }.to_bytes())
 }
 
+/// What `work` makes of a path from the client.
+fn with_path<R>(path: *const c_char, work: impl FnOnce(&[u8]) -> Option<R>) -> Option<R> {
+    if path.is_null() {
+        return None;
+    }
+    // SAFETY: as above.
+    work(unsafe { CStr::from_ptr(path) }.to_bytes())
+}
+
 /// What the `syscall` function returned, as the wrappers return it.
 fn passed(result: c_long) -> c_int {
     result as c_int

@@ -43,6 +43,16 @@ fn open_keeps_its_flags() {
 }
 
 #[test]
+fn the_modules_parameters_can_be_read() {
+    client("the_modules_parameters_can_be_read", || {
+        let read = |name: &str| std::fs::read_to_string(format!("/sys/module/kvm/parameters/{name}"));
+        assert_eq!(read("tdp_mmu").expect("an answer"), "N\n");
+        assert_eq!(read("halt_poll_ns").expect("an answer"), "200000\n");
+        assert!(read("none_such").is_err());
+    });
+}
+
+#[test]
 fn the_device_looks_like_one() {
     client("the_device_looks_like_one", || {
         let path: &CStr = c"/dev/kvm";

@@ -11,7 +11,7 @@ mod run;
 mod seat;
 pub mod stats;
 
-pub use halt::Polling;
+pub use halt::{DEFAULT_MOST_NS as DEFAULT_HALT_POLL_NS, Polling};
 pub use kick::{Kick, KickBits};
 pub use seat::{GuestMode, PageNotice, PageNotices, Request, Requests, Seat, Seats};
 pub use stats::VcpuStats;

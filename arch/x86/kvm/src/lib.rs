@@ -26,6 +26,7 @@ pub mod ioctls;
 pub mod irqchip;
 pub mod lapic;
 pub mod locks;
+pub mod module;
 pub mod mp_state;
 pub mod msr;
 pub mod nested;
