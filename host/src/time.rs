@@ -1,7 +1,7 @@
 //! Time: the monotonic and real clocks, and the time stamp counter.
 
 use rustix::time::{ClockId, clock_gettime};
-use std::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
+use std::arch::x86_64::{__cpuid, __cpuid_count, _mm_lfence, _rdtsc};
 use std::sync::OnceLock;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -62,6 +62,19 @@ pub fn realtime_and_tsc() -> (Realtime, u64) {
 /// Nanoseconds that the calling thread ran.
 pub fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)
+}
+
+/// Nanoseconds that the calling thread was ready to run and did not, since it began. `None` where the kernel does not tell.
+pub fn thread_delay_ns() -> Option<u64> {
+    let account = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    account.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Waits until all loads before are done: what follows, RDTSC for one, does not begin earlier.
+#[inline(always)]
+pub fn complete_loads() {
+    // SAFETY: every x86-64 processor has LFENCE.
+    unsafe { _mm_lfence() };
 }
 
 /// The time stamp counter, not ordered with other instructions.

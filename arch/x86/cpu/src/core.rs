@@ -1,5 +1,6 @@
 //! The processor's working state: what operations act on.
 
+use crate::event::{Event, Undeliverable};
 use crate::features::Features;
 use crate::mmu::Mmu;
 use crate::state::{CR0_AM, CR4_SMAP, CS, SS, State, flags};
@@ -27,6 +28,8 @@ impl Attention {
     /// A block was decoded: others may have posted something while the world marked its pages, so the kick word
     /// comes before the block.
     pub const DECODED: u32 = 64;
+    /// A locked operand was in two cache lines, and the caller asked to be told.
+    pub const BUS_LOCK: u32 = 128;
 }
 
 /// What the mode of operation means to decoding and execution; derived from the state by [`Core::refresh`].
@@ -79,12 +82,20 @@ pub struct Core {
     /// What decoding takes for granted; see [`crate::Cpu::set_features`].
     pub features: Features,
     pub debug: DebugControl,
+    /// Whether the caller is to be told of bus locks: locked operands in two cache lines.
+    pub reports_bus_locks: bool,
+    /// There was one; the caller clears it.
+    pub locked_bus: bool,
     /// Linear address of the last page fault raised and not yet delivered.
     pub fault_address: u64,
     /// DR6 bits of the last debug exception raised and not yet delivered.
     pub debug_status: u64,
     /// The guest-physical page the host could not reach.
     pub lost_memory: GuestPhys,
+    /// The event that is being delivered.
+    pub(crate) delivering: Option<Event>,
+    /// What a delivery would have had to ask a device for.
+    pub(crate) undeliverable: Undeliverable,
     /// Stamps remembered lookups of code by linear address: what was remembered under another number may no longer
     /// hold. Each address space has its own, and numbers never come again.
     pub epoch: u64,
@@ -121,9 +132,13 @@ impl Core {
             windows: Windows::default(),
             features: Features::default(),
             debug: DebugControl::default(),
+            reports_bus_locks: false,
+            locked_bus: false,
             fault_address: 0,
             debug_status: 0,
             lost_memory: GuestPhys(0),
+            delivering: None,
+            undeliverable: Undeliverable::default(),
             epoch: 0,
             global_epoch: 0,
             turn: 0,

@@ -89,6 +89,8 @@ pub enum Stop {
     Again,
     /// Nothing was committed: guest memory could not be reached by the host; see [`crate::Core::lost_memory`].
     LostMemory,
+    /// Nothing was committed: an event's delivery came upon memory that is none.
+    Undeliverable,
     /// Nothing was committed: the instruction is beyond this processor's abilities.
     Unsupported,
     /// Nothing was committed: the client's debugger wants this exception, see [`crate::core::DebugControl`].

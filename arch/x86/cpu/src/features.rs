@@ -21,6 +21,7 @@ bitflags::bitflags! {
         const XSAVEOPT = 1 << 11;
         const XSAVEC = 1 << 12;
         const RDTSCP = 1 << 13;
+        const XSAVES = 1 << 14;
     }
 }
 
@@ -33,7 +34,7 @@ const EDX: usize = 3;
 /// A feature, its name in the decoder, and its place in CPUID: leaf, subleaf, register, bit.
 type Row = (Features, CpuidFeature, u32, u32, usize, u32);
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     (Features::MONITOR, CpuidFeature::MONITOR, 1, 0, ECX, 3),
     (Features::MOVBE, CpuidFeature::MOVBE, 1, 0, ECX, 22),
     (Features::XSAVE, CpuidFeature::XSAVE, 1, 0, ECX, 26),
@@ -47,6 +48,7 @@ const ROWS: [Row; 14] = [
     (Features::RDPID, CpuidFeature::RDPID, 7, 0, ECX, 22),
     (Features::XSAVEOPT, CpuidFeature::XSAVEOPT, 0xd, 1, EAX, 0),
     (Features::XSAVEC, CpuidFeature::XSAVEC, 0xd, 1, EAX, 1),
+    (Features::XSAVES, CpuidFeature::XSAVES, 0xd, 1, EAX, 3),
     (Features::RDTSCP, CpuidFeature::RDTSCP, 0x8000_0001, 0, EDX, 27),
 ];
 
@@ -82,7 +84,7 @@ mod tests {
     use crate::decode::instruction;
 
     /// An instruction of each row.
-    const SAMPLES: [(Features, &[u8]); 18] = [
+    const SAMPLES: [(Features, &[u8]); 20] = [
         (Features::MONITOR, &[0x0f, 0x01, 0xc8]),
         (Features::MONITOR, &[0x0f, 0x01, 0xc9]),
         (Features::MOVBE, &[0x0f, 0x38, 0xf0, 0x00]),
@@ -99,6 +101,8 @@ mod tests {
         (Features::RDPID, &[0xf3, 0x0f, 0xc7, 0xf8]),
         (Features::XSAVEOPT, &[0x0f, 0xae, 0x30]),
         (Features::XSAVEC, &[0x0f, 0xc7, 0x20]),
+        (Features::XSAVES, &[0x0f, 0xc7, 0x28]),
+        (Features::XSAVES, &[0x0f, 0xc7, 0x18]),
         (Features::RDTSCP, &[0x0f, 0x01, 0xf9]),
         (Features::MOVBE, &[0x0f, 0x38, 0xf1, 0x00]),
     ];

@@ -24,7 +24,10 @@ pub mod world;
 
 pub use crate::core::Core;
 pub use crate::features::Features;
+pub use event::Undeliverable;
 pub use fault::{Fault, Step, Stop, Vector};
 pub use run::{Cpu, Ended, Leave, Tier};
 pub use state::State;
-pub use world::{Access, Backing, Memory, Pause, Platform, Ports, Posted, Refusal, World};
+pub use world::{
+    Access, Backing, Foreign, Hypercall, Memory, Pause, Platform, Ports, Posted, Refusal, World,
+};

@@ -2,7 +2,7 @@
 
 use crate::block::{Block, Blocks};
 use crate::core::Attention;
-use crate::event::Event;
+use crate::event::{Event, Undeliverable};
 use crate::op::Op;
 use crate::state::{DR6_BD, DR6_BS, DR7_ENABLES, Interruptibility, RIP_SLOT, flags};
 use crate::world::World;
@@ -33,6 +33,10 @@ pub enum Leave {
     HaltedAtStep {
         dr6: u64,
     },
+    /// An instruction locked the bus, and the caller asked to be told; see [`Core::locked_bus`].
+    BusLock,
+    /// An event's tables or stack are no memory.
+    Undeliverable(Undeliverable),
     /// The instruction at RIP is beyond this processor's abilities.
     Unsupported,
     /// Guest memory could not be reached by the host, in this page.
@@ -231,7 +235,7 @@ impl Cpu {
             if resume && !matches!(stop, Stop::Again) {
                 core.state.flags.system |= flags::RF;
             }
-            if matches!(stop, Stop::Pause) {
+            if matches!(stop, Stop::Pause | Stop::Undeliverable) {
                 core.state.interruptibility = before;
             }
         }
@@ -283,6 +287,9 @@ impl Cpu {
                 Some(_) => {}
             }
         }
+        if has(Attention::BUS_LOCK) {
+            return Some(leave.unwrap_or(Leave::BusLock));
+        }
         if has(Attention::WINDOW) && leave.is_none() {
             return self.open_window();
         }
@@ -312,6 +319,7 @@ impl Cpu {
             Err(Stop::Pause) => Some(Leave::Paused),
             Err(Stop::LostMemory) => Some(Leave::LostMemory(self.core.lost_memory)),
             Err(Stop::TripleFault) => Some(Leave::TripleFault),
+            Err(Stop::Undeliverable) => Some(Leave::Undeliverable(self.core.undeliverable)),
             Err(Stop::Intercepted(vector)) => Some(Leave::Debug { vector, dr6: 0 }),
             // A fault during delivery was turned into #DF or shutdown already.
             Err(Stop::Unsupported | Stop::Fault(_)) => Some(Leave::Unsupported),

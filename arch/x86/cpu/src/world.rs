@@ -47,6 +47,36 @@ pub enum Refusal {
     Pause,
 }
 
+/// The two makers' instructions for a hypercall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hypercall {
+    /// Intel's.
+    Vmcall,
+    /// AMD's.
+    Vmmcall,
+}
+
+impl Hypercall {
+    /// The instruction, both of which are equally long.
+    pub const fn bytes(self) -> &'static [u8; 3] {
+        match self {
+            Hypercall::Vmcall => &[0x0f, 0x01, 0xc1],
+            Hypercall::Vmmcall => &[0x0f, 0x01, 0xd9],
+        }
+    }
+}
+
+/// What becomes of a hypercall instruction that need not be the processor's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// It is the processor's own, or as good.
+    Served,
+    /// It is unknown.
+    Undefined,
+    /// The processor's own is written in its place.
+    Replaced(Hypercall),
+}
+
 /// Guest-physical memory.
 pub trait Memory {
     /// What stands behind the page of `gpa`. A write also enters the page in the dirty log.
@@ -83,6 +113,10 @@ pub trait Platform {
     fn read_msr(&mut self, state: &mut State, index: u32) -> Result<u64, Refusal>;
     fn write_msr(&mut self, state: &mut State, index: u32, value: u64) -> Result<(), Refusal>;
     fn cpuid(&mut self, state: &State, leaf: u32, subleaf: u32) -> [u32; 4];
+    /// Asked before each hypercall.
+    fn foreign_hypercall(&mut self, _state: &State, _instruction: Hypercall) -> Foreign {
+        Foreign::Served
+    }
     /// VMCALL or VMMCALL; on `Ok` the instruction retires.
     fn hypercall(&mut self, state: &mut State) -> Result<(), Refusal>;
     /// The local APIC's task priority class, as CR8 shows it.

@@ -8,7 +8,7 @@ use ring3_host::addr::GuestPhys;
 use ring3_x86_cpu::core::Attention;
 use ring3_x86_cpu::op::Op;
 use ring3_x86_cpu::state::{FS, GS, RIP_SLOT};
-use ring3_x86_cpu::{Core, Ended, Step, World};
+use ring3_x86_cpu::{Core, Ended, Step, Stop, World};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -128,7 +128,7 @@ pub extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
             }
             return next;
         }
-    } else if matches!(done, Err(ring3_x86_cpu::Stop::Pause)) {
+    } else if matches!(done, Err(Stop::Pause | Stop::Undeliverable)) {
         core.state.interruptibility = shadows;
     }
     stay.ended = Some(end(core, site, done));

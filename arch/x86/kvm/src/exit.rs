@@ -10,6 +10,10 @@ use ring3_host::addr::GuestPhys;
 use ring3_host::shared::SharedPages;
 use ring3_uapi::exit::*;
 use ring3_uapi::run::{self, *};
+use ring3_x86_cpu::Undeliverable;
+
+/// Why a processor with VMX leaves the guest when it comes upon what Linux maps as MMIO.
+const EXIT_REASON_EPT_MISCONFIG: u64 = 49;
 
 /// Something for the client to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +75,10 @@ pub enum Exit {
         bytes: [u8; 15],
         len: u8,
     },
-    /// An event could not be delivered.
-    DeliveryFailure {
-        vector: u8,
-    },
+    /// The guest locked the bus.
+    BusLock,
+    /// An event could not be delivered: its tables or stack are no memory.
+    DeliveryFailure(Undeliverable),
 }
 
 /// The client's answer to a read.
@@ -226,6 +230,11 @@ impl Pending {
         true
     }
 
+    /// A repeated read of a port is over: the client may have changed how much was wanted.
+    pub fn end_port_string(&mut self) {
+        self.string.data.clear();
+    }
+
     /// What the client gave for a repeated read of a port: as much as there is room for and there is.
     pub fn take_port_string(&mut self, port: u16, size: usize, data: &mut [u8]) -> Option<usize> {
         let string = &mut self.string;
@@ -367,6 +376,7 @@ fn fill(page: &SharedPages, exit: &Exit) {
             page.store(PAYLOAD, &call);
         }
         Exit::Halt => reason(page, KVM_EXIT_HLT),
+        Exit::BusLock => reason(page, KVM_EXIT_X86_BUS_LOCK),
         Exit::Shutdown => reason(page, KVM_EXIT_SHUTDOWN),
         Exit::InterruptWindow => reason(page, KVM_EXIT_IRQ_WINDOW_OPEN),
         Exit::TaskPriority => reason(page, KVM_EXIT_SET_TPR),
@@ -405,13 +415,15 @@ fn fill(page: &SharedPages, exit: &Exit) {
             reason(page, KVM_EXIT_INTERNAL_ERROR);
             page.store(PAYLOAD, &failure);
         }
-        Exit::DeliveryFailure { vector } => {
+        Exit::DeliveryFailure(Undeliverable { information, gpa }) => {
             let mut internal = RunInternal {
                 suberror: KVM_INTERNAL_ERROR_DELIVERY_EV,
-                ndata: 1,
+                ndata: 5,
                 ..RunInternal::default()
             };
-            internal.data[0] = vector.into();
+            // Without a qualification, and without the number of a host's processor.
+            let data = [information.into(), EXIT_REASON_EPT_MISCONFIG, 0, gpa.0, u64::MAX];
+            internal.data[..data.len()].copy_from_slice(&data);
             fill_internal(page, &internal);
         }
     }

@@ -1,16 +1,18 @@
 //! KVM's hypercalls.
 //!
-//! MAP_GPA_RANGE is the client's, if it wants it. Not supported: SCHED_YIELD (its CPUID bit is absent).
+//! MAP_GPA_RANGE is the client's, if it wants it. SCHED_YIELD gives the host's scheduler a chance, but cannot say to whom.
 
 use ring3_host::addr::{GuestPhys, PAGE_SIZE};
 use ring3_host::time::realtime_and_tsc;
+use ring3_uapi::x86::KVM_X86_QUIRK_FIX_HYPERCALL_INSN;
 use ring3_uapi::x86::pv::*;
 use ring3_x86_cpu::state::{RAX, RBX, RCX, RDX, RSI};
-use ring3_x86_cpu::{Refusal, State};
+use ring3_x86_cpu::{Foreign, Hypercall, Refusal, State};
 use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 use crate::cpuid::features::pv;
+use crate::cpuid::supported;
 use crate::exit::Exit;
 use crate::vcpu::{Unit, X86Vcpu};
 
@@ -20,6 +22,29 @@ const EPERM: u64 = KVM_EPERM.wrapping_neg();
 const EINVAL: u64 = KVM_EINVAL.wrapping_neg();
 const EFAULT: u64 = KVM_EFAULT.wrapping_neg();
 const EOPNOTSUPP: u64 = KVM_EOPNOTSUPP.wrapping_neg();
+
+/// What becomes of a hypercall by this instruction. As in Linux, the guest's own is put in the place of the other maker's,
+/// unless the client disabled that quirk. Where no CPUID was set, the host says which the own one is.
+pub fn foreign(vcpu: &X86Vcpu, unit: &Unit, instruction: Hypercall) -> Foreign {
+    let amd = if unit.cpuid.is_set() {
+        unit.cpuid.is_amd()
+    } else {
+        supported::host_is_amd()
+    };
+    let own = if amd {
+        Hypercall::Vmmcall
+    } else {
+        Hypercall::Vmcall
+    };
+    let quirks = vcpu.vm().arch().settings.disabled_quirks.load(Ordering::Relaxed);
+    if instruction == own {
+        Foreign::Served
+    } else if quirks & KVM_X86_QUIRK_FIX_HYPERCALL_INSN != 0 {
+        Foreign::Undefined
+    } else {
+        Foreign::Replaced(own)
+    }
+}
 
 /// VMCALL or VMMCALL: number and arguments from the registers, the answer to RAX. Pauses if it is the client that answers.
 pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) -> Result<(), Refusal> {
@@ -82,6 +107,10 @@ fn dispatch(vcpu: &X86Vcpu, unit: &mut Unit, number: u64, args: [u64; 4], wide: 
         Ok(KVM_HC_VAPIC_POLL_IRQ) => 0,
         Ok(KVM_HC_KICK_CPU) if has(unit, pv::PV_UNHALT) => {
             crate::apic::unhalt(vcpu.vm(), args[1] as u32);
+            0
+        }
+        Ok(KVM_HC_SCHED_YIELD) if has(unit, pv::PV_SCHED_YIELD) => {
+            std::thread::yield_now();
             0
         }
         Ok(KVM_HC_CLOCK_PAIRING) => pair_clocks(vcpu, unit, GuestPhys(args[0]), args[1]),

@@ -80,7 +80,7 @@ fn begun(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {
     }
     if s.unit.events.nmi_injected {
         let leave = deliver(vcpu, s, Event::Nmi);
-        s.unit.events.nmi_injected = matches!(leave, Some(Leave::Paused));
+        s.unit.events.nmi_injected = leave.is_some_and(is_undelivered);
         return leave;
     }
     let interrupt = s.unit.events.interrupt?;
@@ -90,7 +90,7 @@ fn begun(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {
 fn exception(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {
     let exception = s.unit.events.exception_pending.take()?;
     let leave = deliver_exception(vcpu, s, exception);
-    if matches!(leave, Some(Leave::Paused)) {
+    if leave.is_some_and(is_undelivered) {
         s.unit.events.exception_injected = Some(Exception {
             payload: None,
             ..exception
@@ -127,7 +127,7 @@ fn nmi(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {
     }
     s.unit.events.nmi_pending -= 1;
     let leave = deliver(vcpu, s, Event::Nmi);
-    s.unit.events.nmi_injected = matches!(leave, Some(Leave::Paused));
+    s.unit.events.nmi_injected = leave.is_some_and(is_undelivered);
     s.cpu.core.windows.nmi = s.unit.events.nmi_pending != 0;
     leave
 }
@@ -170,7 +170,7 @@ fn deliver_interrupt(vcpu: &X86Vcpu, s: &mut VcpuState, interrupt: Interrupt) ->
         }
     };
     let leave = deliver(vcpu, s, event);
-    if !matches!(leave, Some(Leave::Paused)) {
+    if !leave.is_some_and(is_undelivered) {
         s.unit.events.interrupt = None;
     }
     leave
@@ -182,4 +182,9 @@ fn deliver(vcpu: &X86Vcpu, s: &mut VcpuState, event: Event) -> Option<Leave> {
         unit: &mut s.unit,
     };
     s.cpu.deliver(event, &mut machine)
+}
+
+/// Whether the event is still to be delivered.
+fn is_undelivered(leave: Leave) -> bool {
+    matches!(leave, Leave::Paused | Leave::Undeliverable(_))
 }

@@ -6,6 +6,7 @@ use ring3_host::addr::GuestPhys;
 use ring3_host::time::{host_tsc, tsc_khz};
 use ring3_kvm::Errno;
 use ring3_kvm::vcpu::{KickBits, Polling, Request};
+use ring3_uapi::x86::KVM_RUN_X86_BUS_LOCK;
 use ring3_uapi::*;
 use ring3_x86_cpu::Leave;
 
@@ -26,7 +27,9 @@ enum Turn {
 pub fn run(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
     s.unit.ran = true;
     run_page::load(vcpu, s)?;
+    s.unit.steal.entered();
     let result = enter(vcpu, s);
+    s.unit.steal.left();
     run_page::save(vcpu, s);
     result
 }
@@ -81,6 +84,7 @@ fn wait_for_start(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
 /// Executes the one instruction whose answer the client just gave. True if that needs the client again.
 fn finish_instruction(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> bool {
     s.unit.io.rewind();
+    let place = s.cpu.core.state.rip;
     let leave = loop {
         // What is posted meanwhile is served first; a signal must wait until the instruction is complete.
         let seat = vcpu.seat();
@@ -100,6 +104,9 @@ fn finish_instruction(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> bool {
             leave => break leave,
         }
     };
+    if s.cpu.core.state.rip != place {
+        s.unit.io.end_port_string();
+    }
     // Events that were posted are looked at before the guest runs on.
     vcpu.seat().event();
     match leave {
@@ -127,7 +134,7 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
     let Some(guest) = vcpu.seat().enter_guest() else {
         return Ok(Turn::Again);
     };
-    if s.unit.steal.is_due(vcpu) && steal::back(vcpu, &mut s.unit) == TlbFlush::Asked {
+    if s.unit.steal.is_due() && steal::back(vcpu, &mut s.unit) == TlbFlush::Asked {
         s.cpu.core.flush_tlb();
     }
     s.unit.io.rewind();
@@ -166,8 +173,21 @@ fn account(vcpu: &X86Vcpu, before: (u64, u64), after: (u64, u64)) {
 }
 
 fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {
+    let locked_bus = std::mem::take(&mut s.cpu.core.locked_bus);
+    let turn = handle_leave(vcpu, s, leave)?;
+    if !locked_bus {
+        return Ok(turn);
+    }
+    s.unit.run_flags |= KVM_RUN_X86_BUS_LOCK;
+    Ok(match turn {
+        Turn::Again => queue(s, Exit::BusLock),
+        Turn::Exit => turn,
+    })
+}
+
+fn handle_leave(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {
     match leave {
-        Leave::Kicked | Leave::NmiWindow => Ok(Turn::Again),
+        Leave::Kicked | Leave::NmiWindow | Leave::BusLock => Ok(Turn::Again),
         Leave::InterruptWindow => Ok(interrupt_window(vcpu, s)),
         Leave::Paused => Ok(Turn::Exit),
         Leave::Halted => Ok(halted(vcpu, s)),
@@ -183,6 +203,7 @@ fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, 
             let failure = emulation_failure(vcpu, s);
             Ok(queue(s, failure))
         }
+        Leave::Undeliverable(event) => Ok(queue(s, Exit::DeliveryFailure(event))),
         Leave::LostMemory(_) => Err(Errno::EFAULT),
     }
 }

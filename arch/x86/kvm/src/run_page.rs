@@ -52,7 +52,7 @@ pub fn save(vcpu: &X86Vcpu, s: &mut VcpuState) {
     let ready = controllers::has_chips(vcpu.vm()) || inject::ready_for_client(vcpu, s);
     page.store(IF_FLAG, &u8::from(s.cpu.core.state.flags.has(flags::IF)));
     page.store(READY_FOR_INTERRUPT_INJECTION, &u8::from(ready));
-    page.store(FLAGS, &0u16);
+    page.store(FLAGS, &std::mem::take(&mut s.unit.run_flags));
     page.store(CR8, &apic::cr8(vcpu, &s.unit));
     page.store(APIC_BASE, &apic::base(vcpu, &s.unit));
     let valid: u64 = page.load(KVM_VALID_REGS);

@@ -68,6 +68,8 @@ pub struct Unit {
     /// KVM_RUN was called.
     pub ran: bool,
     pub enforce_pv_cpuid: bool,
+    /// What kvm_run's flags shall say at the next return to the client.
+    pub run_flags: u16,
 }
 
 /// What other threads reach.
@@ -193,6 +195,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
     let mut cpu = Cpu::new();
     // Family 6, as Linux leaves it until the client sets registers.
     cpu.core.state.gpr[RDX] = 0x600;
+    cpu.core.reports_bus_locks = vm.arch().settings.bus_lock_exits.load(Relaxed);
     let unit = Unit {
         cpuid,
         msrs: msr::Storage::default(),
@@ -217,6 +220,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         slots: vm.memory().view(0),
         ran: false,
         enforce_pv_cpuid: false,
+        run_flags: 0,
     };
     crate::vm::review_tsc(vm, seat.index(), tsc.offset);
     let engine = Engine::new();

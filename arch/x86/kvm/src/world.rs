@@ -6,7 +6,9 @@ use ring3_host::addr::GuestPhys;
 use ring3_kvm::io::Bus;
 use ring3_kvm::memory::Lines;
 use ring3_uapi::exit::{KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN};
-use ring3_x86_cpu::{Access, Backing, Fault, Memory, Pause, Platform, Ports, Posted, Refusal, State};
+use ring3_x86_cpu::{
+    Access, Backing, Fault, Foreign, Hypercall, Memory, Pause, Platform, Ports, Posted, Refusal, State,
+};
 
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
@@ -238,6 +240,10 @@ impl Platform for Machine<'_> {
     fn cpuid(&mut self, state: &State, leaf: u32, subleaf: u32) -> [u32; 4] {
         let now = self.unit.cpuid_runtime(self.vcpu, state);
         self.unit.cpuid.lookup(leaf, subleaf, now)
+    }
+
+    fn foreign_hypercall(&mut self, _: &State, instruction: Hypercall) -> Foreign {
+        hypercall::foreign(self.vcpu, self.unit, instruction)
     }
 
     fn hypercall(&mut self, state: &mut State) -> Result<(), Refusal> {

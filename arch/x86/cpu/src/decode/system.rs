@@ -148,7 +148,8 @@ fn transfers(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Handler> {
             };
             Some(fast_call::sysexit)
         }
-        M::Vmcall | M::Vmmcall => Some(identify::hypercall),
+        M::Vmcall => Some(identify::vmcall),
+        M::Vmmcall => Some(identify::vmmcall),
         _ => None,
     }
 }
@@ -347,6 +348,13 @@ fn flags_and_state(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Hand
             extended::COMPACTED,
             extended::xsave,
         ),
+        M::Xsaves | M::Xsaves64 => saved(
+            op,
+            instr.mnemonic() == M::Xsaves64,
+            extended::COMPACTED,
+            extended::xsaves,
+        ),
+        M::Xrstors | M::Xrstors64 => saved(op, instr.mnemonic() == M::Xrstors64, 0, extended::xrstors),
         M::Xrstor | M::Xrstor64 => saved(op, instr.mnemonic() == M::Xrstor64, 0, extended::xrstor),
         _ => None,
     }
@@ -363,7 +371,8 @@ fn hints(instr: &Instruction) -> Option<Handler> {
         M::Wbinvd | M::Invd | M::Wbnoinvd => Some(cache::flush_caches),
         M::Clflush | M::Clflushopt | M::Clwb => Some(cache::flush_line),
         M::Mfence | M::Serialize => Some(cache::full_fence),
-        M::Lfence | M::Sfence => Some(cache::fence_one_kind),
+        M::Lfence => Some(cache::load_fence),
+        M::Sfence => Some(cache::store_fence),
         M::Prefetch
         | M::Prefetchw
         | M::Prefetchwt1

@@ -12,6 +12,7 @@ pub(crate) use task::TaskCause;
 
 use crate::state::DR7_GD;
 use crate::{Core, Fault, Step, Stop, Vector, World};
+use ring3_host::addr::GuestPhys;
 
 /// What is to be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,14 @@ pub enum Event {
     Nmi,
 }
 
+/// A delivery that cannot be made, since it would read or write what is no memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undeliverable {
+    /// The event in the form of a VMCS's IDT-vectoring information.
+    pub information: u32,
+    pub gpa: GuestPhys,
+}
+
 impl Event {
     fn of(fault: Fault) -> Event {
         Event::Exception {
@@ -53,6 +62,20 @@ impl Event {
             | Event::External { vector } => vector,
             Event::Nmi => Vector::NMI as u8,
         }
+    }
+
+    /// The event in the form of a VMCS's IDT-vectoring information: vector, type, whether there is an error code.
+    fn information(self) -> u32 {
+        let (kind, has_error) = match self {
+            Event::External { .. } => (0, false),
+            Event::Nmi => (2, false),
+            Event::Exception { vector: 3 | 4, .. } => (6, false),
+            Event::Exception { error, .. } => (3, error.is_some()),
+            Event::Software { vector: 3 | 4, .. } => (6, false),
+            Event::Software { .. } => (4, false),
+            Event::PrivilegedSoftware { .. } => (5, false),
+        };
+        1 << 31 | u32::from(has_error) << 11 | kind << 8 | u32::from(self.vector())
     }
 
     /// Whether a fault during the delivery is one that the program could not have caused: the EXT bit.
@@ -109,7 +132,10 @@ impl Core {
         // Each turn either is the last or moves towards shutdown, except for benign faults met while delivering
         // one another, which an interrupt table can be built to do for ever.
         for _ in 0..8 {
-            match self.deliver_once(current, world) {
+            self.delivering = Some(current);
+            let delivered = self.deliver_once(current, world);
+            self.delivering = None;
+            match delivered {
                 Err(Stop::Fault(fault)) => {
                     self.note_fault(fault);
                     current = combine(current, Event::of(fault)).ok_or(Stop::TripleFault)?;
@@ -118,6 +144,18 @@ impl Core {
             }
         }
         Err(Stop::TripleFault)
+    }
+
+    /// A delivery stops where it would need a device.
+    pub(crate) fn check_delivery(&mut self, gpa: GuestPhys) -> Step {
+        let Some(event) = self.delivering else {
+            return Ok(());
+        };
+        self.undeliverable = Undeliverable {
+            information: event.information(),
+            gpa,
+        };
+        Err(Stop::Undeliverable)
     }
 
     /// Leaves in CR2 or DR6 what the handler of a fault looks for there.

@@ -137,10 +137,22 @@ impl Core {
         if offset <= 4096 - T::BYTES {
             let page = entry.page;
             if let Ok(old) = replace(page, offset as usize, lock, &change) {
+                self.note_lock(linear, T::BYTES, lock);
                 return Ok(old);
             }
         }
-        self.modify_slow(world, linear, seg, lock, &change)
+        let old = self.modify_slow(world, linear, seg, lock, &change)?;
+        self.note_lock(linear, T::BYTES, lock);
+        Ok(old)
+    }
+
+    /// After a locked access: one to two cache lines locks the bus.
+    #[inline(always)]
+    fn note_lock(&mut self, linear: u64, size: u64, lock: bool) {
+        if lock && self.reports_bus_locks && (linear & 63) + size > 64 {
+            self.locked_bus = true;
+            self.attention.0 |= Attention::BUS_LOCK;
+        }
     }
 
     #[cold]
@@ -365,6 +377,7 @@ impl Core {
                         .map_err(|_| self.lost(part.gpa.0))?;
                 }
                 Backing::Mmio => {
+                    self.check_delivery(part.gpa)?;
                     for (index, piece) in chunk.chunks_mut(8).enumerate() {
                         self.attention.0 |= Attention::RETIRED;
                         world.mmio_read(GuestPhys(part.gpa.0 + 8 * index as u64), piece)?;
@@ -394,6 +407,7 @@ impl Core {
                     self.note_write(world, part.gpa, here, direct);
                 }
                 Backing::Mmio => {
+                    self.check_delivery(part.gpa)?;
                     for (index, piece) in chunk.chunks(8).enumerate() {
                         let gpa = GuestPhys(part.gpa.0 + 8 * index as u64);
                         if world.mmio_write(gpa, piece) == Posted::Pause {

@@ -164,6 +164,12 @@ pub(super) fn touches_memory(instr: &Instruction) -> bool {
     names && instr.mnemonic() != Mnemonic::Lea && !does_nothing(instr) || instr.is_stack_instruction()
 }
 
+/// Whether the access to memory is locked, which XCHG's always is.
+fn is_locked(instr: &Instruction) -> bool {
+    let exchanges = instr.mnemonic() == Mnemonic::Xchg && instr.op0_kind() == OpKind::Memory;
+    exchanges || instr.has_lock_prefix()
+}
+
 /// Instructions that leave no trace.
 fn does_nothing(instr: &Instruction) -> bool {
     use Mnemonic as M;
@@ -190,6 +196,9 @@ impl Translator<'_> {
             Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Pause
         ) {
             return self.copy(n);
+        }
+        if self.source.core.reports_bus_locks && is_locked(instr) {
+            return Err(NotHere);
         }
         if !is_plain(instr) {
             return self.host_step(n, instr);

@@ -23,6 +23,9 @@ pub const QUIRKS: u64 = KVM_X86_QUIRK_LINT0_REENABLED
     | KVM_X86_QUIRK_OUT_7E_INC_RIP
     | KVM_X86_QUIRK_FIX_HYPERCALL_INSN;
 
+/// The two modes of KVM_CAP_X86_BUS_LOCK_EXIT.
+pub const BUS_LOCK_EXIT: u64 = KVM_BUS_LOCK_DETECTION_OFF | KVM_BUS_LOCK_DETECTION_EXIT;
+
 fn within(value: u64, mask: u64) -> Result<u64, Errno> {
     if value & !mask == 0 {
         Ok(value)
@@ -68,6 +71,15 @@ pub fn on_vm(vm: &X86Vm, cap: &KvmEnableCap) -> Result<i64, Errno> {
         KVM_CAP_X86_USER_SPACE_MSR => {
             let value = within(value, u64::from(KVM_MSR_EXIT_REASON_VALID_MASK))?;
             set.user_space_msr.store(value, Ordering::Relaxed);
+        }
+        KVM_CAP_X86_BUS_LOCK_EXIT => {
+            let value = within(value, BUS_LOCK_EXIT)?;
+            if value == BUS_LOCK_EXIT {
+                return Err(Errno::EINVAL);
+            }
+            if value & KVM_BUS_LOCK_DETECTION_EXIT != 0 {
+                set.bus_lock_exits.store(true, Ordering::Relaxed);
+            }
         }
         KVM_CAP_EXIT_HYPERCALL => {
             let value = within(value, pv::KVM_EXIT_HYPERCALL_VALID_MASK)?;

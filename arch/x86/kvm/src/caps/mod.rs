@@ -73,6 +73,7 @@ const ANSWERS: &[Answer] = &[
     Answer(KVM_CAP_TSC_CONTROL, || 1),
     Answer(KVM_CAP_GET_TSC_KHZ, || 1),
     Answer(KVM_CAP_TSC_DEADLINE_TIMER, || 1),
+    Answer(KVM_CAP_STEAL_TIME, || 1),
     Answer(KVM_CAP_KVMCLOCK_CTRL, || 1),
     Answer(KVM_CAP_SYNC_REGS, || KVM_SYNC_X86_VALID_FIELDS as i64),
     Answer(KVM_CAP_EXT_EMUL_CPUID, || 1),
@@ -83,6 +84,7 @@ const ANSWERS: &[Answer] = &[
     Answer(KVM_CAP_MSR_PLATFORM_INFO, || 1),
     Answer(KVM_CAP_GET_MSR_FEATURES, || 1),
     Answer(KVM_CAP_EXCEPTION_PAYLOAD, || 1),
+    Answer(KVM_CAP_X86_BUS_LOCK_EXIT, || enable::BUS_LOCK_EXIT as i64),
     Answer(KVM_CAP_X86_USER_SPACE_MSR, || 1),
     Answer(KVM_CAP_X86_MSR_FILTER, || 1),
     Answer(KVM_CAP_EXIT_HYPERCALL, || {

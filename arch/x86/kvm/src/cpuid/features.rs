@@ -157,7 +157,7 @@ features! {
     XSAVEOPT        0xd 1 Eax 0 Host;
     XSAVEC          0xd 1 Eax 1 Host;
     XGETBV1         0xd 1 Eax 2 Host;
-    XSAVES          0xd 1 Eax 3 Known;
+    XSAVES          0xd 1 Eax 3 Host;
 
     LAHF_LM         0x8000_0001 0 Ecx 0 Software;
     CMP_LEGACY      0x8000_0001 0 Ecx 1 Host;
@@ -223,6 +223,7 @@ pub mod pv {
     pub const PV_TLB_FLUSH: u32 = 9;
     pub const PV_SEND_IPI: u32 = 11;
     pub const POLL_CONTROL: u32 = 12;
+    pub const PV_SCHED_YIELD: u32 = 13;
     pub const CLOCKSOURCE_STABLE: u32 = 24;
 
     pub const OFFERED: u32 = 1 << CLOCKSOURCE
@@ -233,6 +234,7 @@ pub mod pv {
         | 1 << PV_TLB_FLUSH
         | 1 << PV_SEND_IPI
         | 1 << POLL_CONTROL
+        | 1 << PV_SCHED_YIELD
         | 1 << CLOCKSOURCE_STABLE;
 }
 

@@ -1,5 +1,6 @@
 //! Registers of system calls, segment bases and paging: they live in the processor's state.
 
+use crate::regs::sregs::valid_efer;
 use ring3_x86_cpu::state::{EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, FS, GS};
 
 use super::index::*;
@@ -79,9 +80,7 @@ pub fn write_efer(a: &mut Access, value: u64) -> Result<(), Denied> {
     if !a.by_client() {
         let cpuid = &a.unit.cpuid;
         allow(value & EFER_SCE == 0 || cpuid.has(features::SYSCALL))?;
-        allow(value & (EFER_LME | EFER_LMA) == 0 || cpuid.has(features::LM))?;
-        allow(value & EFER_NXE == 0 || cpuid.has(features::NX))?;
-        allow(value & EFER_FFXSR == 0 || cpuid.has(features::FXSR_OPT))?;
+        allow(valid_efer(a.unit, value))?;
         allow(!a.state.paging() || (a.state.efer ^ value) & EFER_LME == 0)?;
     }
     a.state.efer = value & !EFER_LMA | a.state.efer & EFER_LMA;

@@ -6,8 +6,9 @@ use ring3_uapi::KVM_MP_STATE_RUNNABLE;
 use ring3_uapi::x86::{KVM_SREGS2_FLAGS_PDPTRS_VALID, KvmDtable, KvmSegment, KvmSregs, KvmSregs2};
 use ring3_x86_cpu::State;
 use ring3_x86_cpu::state::{
-    Attributes, CR0_PE, CR0_PG, CR4_FSGSBASE, CR4_OSXSAVE, CR4_PAE, CR4_PCIDE, CR4_SMAP, CR4_SMEP, CR4_UMIP,
-    CS, DS, EFER_LMA, EFER_LME, ES, FS, GS, SS, Segment, Table,
+    Attributes, CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_FSGSBASE, CR4_OSXSAVE, CR4_PAE, CR4_PCIDE, CR4_SMAP,
+    CR4_SMEP, CR4_UMIP, CS, DS, EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, ES, FS, GS, SS, Segment,
+    Table,
 };
 
 use crate::apic;
@@ -115,6 +116,21 @@ pub fn valid_cr4(unit: &Unit, cr4: u64) -> bool {
     cr4 & !allowed == 0
 }
 
+/// Whether the guest's CPUID allows these bits of EFER.
+pub fn valid_efer(unit: &Unit, efer: u64) -> bool {
+    // SCE is never refused.
+    let rows = [
+        (EFER_LME | EFER_LMA, features::LM),
+        (EFER_NXE, features::NX),
+        (EFER_FFXSR, features::FXSR_OPT),
+    ];
+    let allowed = rows
+        .iter()
+        .filter(|row| unit.cpuid.has(row.1))
+        .fold(EFER_SCE, |allowed, row| allowed | row.0);
+    efer & !allowed == 0
+}
+
 fn valid(unit: &Unit, w: &KvmSregs) -> bool {
     let long = w.efer & EFER_LME != 0 && w.cr0 & CR0_PG != 0;
     let mode = if long {
@@ -123,8 +139,9 @@ fn valid(unit: &Unit, w: &KvmSregs) -> bool {
     } else {
         w.efer & EFER_LMA == 0 && w.cs.l == 0
     };
-    let cr0 = w.cr0 >> 32 == 0 && (w.cr0 & CR0_PG == 0 || w.cr0 & CR0_PE != 0);
-    mode && cr0 && valid_cr4(unit, w.cr4)
+    let needs = |bit, other| w.cr0 & bit == 0 || w.cr0 & other != 0;
+    let cr0 = w.cr0 >> 32 == 0 && needs(CR0_PG, CR0_PE) && needs(CR0_NW, CR0_CD);
+    mode && cr0 && valid_cr4(unit, w.cr4) && valid_efer(unit, w.efer)
 }
 
 fn apply_state(state: &mut State, w: &KvmSregs) {

@@ -3,17 +3,18 @@
 //!
 //! Neighbours: `run` says when a vCPU goes to sleep and when it is back; [`msrs`] is the guest's face.
 //!
-//! Time that the host took away is the time in guest mode less the thread's processor time. That a thread was taken off
+//! Time that the host took away is what its scheduler says that the thread waited for a processor; where it says nothing,
+//! the time in guest mode less the thread's processor time. That a thread was taken off
 //! its processor is not seen at the moment it happens: a vCPU is said to be away only while it is halted, which is what
 //! saves other vCPUs most of their interrupts.
 //!
-//! Not supported: asynchronous page faults, the paravirtual end of interrupt, the yield hypercall.
+//! Not supported: asynchronous page faults, the paravirtual end of interrupt.
 
 pub mod msrs;
 
 use ring3_host::addr::GuestPhys;
 use ring3_host::mem::HostFault;
-use ring3_host::time::thread_cpu_ns;
+use ring3_host::time::{Monotonic, host_tsc, monotonic_now, thread_cpu_ns, thread_delay_ns, tsc_khz};
 use ring3_kvm::memory::{Lines, SlotPage};
 use ring3_kvm::vcpu::Polling;
 use ring3_uapi::x86::pv::{KVM_MSR_ENABLED, KVM_STEAL_RESERVED_MASK, KVM_VCPU_FLUSH_TLB, KVM_VCPU_PREEMPTED};
@@ -27,8 +28,11 @@ const VERSION: usize = 8;
 const PREEMPTED: usize = 16;
 const SIZE: usize = 64;
 
-/// Time in guest mode after which it is counted anew: asking for a thread's time is a system call.
+/// Time after which it is counted anew: asking for it is several system calls.
 const WINDOW_NS: u64 = 10_000_000;
+
+/// Time outside of KVM_RUN after which it is counted anew.
+const ABSENCE_US: u64 = 100;
 
 /// A vCPU's steal time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,12 +43,19 @@ pub struct Steal {
     fresh: bool,
     /// The record says that the vCPU is away.
     away: bool,
+    /// The client had the thread for so long that it may have waited for a processor.
+    was_absent: bool,
+    /// When KVM_RUN returned, in ticks of the host.
+    returned: u64,
     counted: Counted,
 }
 
-/// Up to where time was counted, both in nanoseconds.
+/// Up to where time was counted, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
+    at: Monotonic,
+    /// What the thread waited for a processor, if that is known.
+    delay: Option<u64>,
     guest: u64,
     processor: u64,
 }
@@ -59,6 +70,9 @@ pub enum TlbFlush {
 impl Counted {
     /// What was stolen since, and the new mark. A thread whose time is less than before is another one than before.
     fn stolen(self, now: Counted) -> u64 {
+        if let (Some(before), Some(after)) = (self.delay, now.delay) {
+            return after.saturating_sub(before);
+        }
         let ran = now.processor.checked_sub(self.processor);
         ran.map_or(0, |ran| now.guest.saturating_sub(self.guest).saturating_sub(ran))
     }
@@ -80,12 +94,27 @@ impl Steal {
 
     /// Whether the record is to be looked at before the guest runs on.
     #[inline]
-    pub fn is_due(&self, vcpu: &X86Vcpu) -> bool {
-        self.fresh || self.is_enabled() && (self.away || self.window_is_over(vcpu))
+    pub fn is_due(&self) -> bool {
+        self.fresh || self.is_enabled() && (self.away || self.was_absent || self.window_is_over())
     }
 
-    fn window_is_over(&self, vcpu: &X86Vcpu) -> bool {
-        vcpu.stats().guest_ns.get().wrapping_sub(self.counted.guest) >= WINDOW_NS
+    /// KVM_RUN begins.
+    pub fn entered(&mut self) {
+        if self.is_enabled() {
+            let ticks = host_tsc().wrapping_sub(self.returned);
+            self.was_absent = ticks > ABSENCE_US * u64::from(tsc_khz()) / 1000;
+        }
+    }
+
+    /// KVM_RUN ends.
+    pub fn left(&mut self) {
+        if self.is_enabled() {
+            self.returned = host_tsc();
+        }
+    }
+
+    fn window_is_over(&self) -> bool {
+        monotonic_now().since(self.counted.at) >= WINDOW_NS
     }
 }
 
@@ -131,11 +160,19 @@ pub fn going(vcpu: &X86Vcpu, unit: &mut Unit) {
 /// The vCPU is about to run, in guest mode: the record says so from now on, and what was stolen.
 pub fn back(vcpu: &X86Vcpu, unit: &mut Unit) -> TlbFlush {
     let now = Counted {
+        at: monotonic_now(),
+        delay: thread_delay_ns(),
         guest: vcpu.stats().guest_ns.get(),
         processor: thread_cpu_ns(),
     };
     let steal = unit.steal;
-    (unit.steal.fresh, unit.steal.away, unit.steal.counted) = (false, false, now);
+    unit.steal = Steal {
+        fresh: false,
+        away: false,
+        was_absent: false,
+        counted: now,
+        ..steal
+    };
     if !steal.is_enabled() {
         return TlbFlush::Asked;
     }
@@ -183,12 +220,22 @@ mod tests {
 
     #[test]
     fn what_the_guest_ran_without_a_processor_is_stolen() {
-        let at = |guest, processor| Counted { guest, processor };
+        let at = |guest, processor| Counted {
+            guest,
+            processor,
+            ..Counted::default()
+        };
         assert_eq!(at(100, 1000).stolen(at(150, 1020)), 30);
         // Time outside of guest mode is processor time too.
         assert_eq!(at(100, 1000).stolen(at(150, 1070)), 0);
         // Another thread.
         assert_eq!(at(100, 1000).stolen(at(150, 10)), 0);
+        let told = |delay, counted| Counted {
+            delay: Some(delay),
+            ..counted
+        };
+        assert_eq!(told(7, at(100, 1000)).stolen(told(9, at(150, 1020))), 2);
+        assert_eq!(told(9, at(100, 1000)).stolen(told(7, at(150, 1020))), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::mmu::access::is_canonical;
 use crate::op::Op;
 use crate::world::Access;
 use crate::{Core, Fault, Step, World};
+use ring3_host::time::complete_loads;
 use std::sync::atomic::{Ordering, fence};
 
 pub fn nop(_: &mut Core, _: &Op, _: &mut dyn World) -> Step {
@@ -37,8 +38,14 @@ pub fn full_fence(_: &mut Core, _: &Op, _: &mut dyn World) -> Step {
     Ok(())
 }
 
-/// LFENCE, SFENCE: ordinary loads, and ordinary stores, are in order by themselves.
-pub fn fence_one_kind(_: &mut Core, _: &Op, _: &mut dyn World) -> Step {
+/// SFENCE: ordinary stores are in order by themselves.
+pub fn store_fence(_: &mut Core, _: &Op, _: &mut dyn World) -> Step {
     fence(Ordering::AcqRel);
+    Ok(())
+}
+
+/// LFENCE: ordinary loads are in order by themselves, but RDTSC is not behind them.
+pub fn load_fence(_: &mut Core, _: &Op, _: &mut dyn World) -> Step {
+    complete_loads();
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! FXSAVE, FXRSTOR and the XSAVE family. XSAVES and XRSTORS are not here: CPUID does not offer them.
+//! FXSAVE, FXRSTOR and the XSAVE family. There are no supervisor components: IA32_XSS stays zero.
 
+use super::privileged;
 use crate::mmu::Class;
 use crate::op::Op;
 use crate::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RAX, RDX};
@@ -185,6 +186,13 @@ pub fn xsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     Ok(())
 }
 
+/// XSAVES: as XSAVEC, for the operating system alone. That nothing may be written that did not change is not made use of.
+pub fn xsaves(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    check_xsave(core)?;
+    privileged(core)?;
+    xsave(core, op, world)
+}
+
 /// How many bytes of a component code of the current mode knows: there are eight registers outside of 64-bit mode.
 fn known(core: &Core, feature: u64, size: usize) -> usize {
     match feature {
@@ -227,6 +235,24 @@ fn word(area: &[u8], at: usize) -> u64 {
     area.get(at..at + 8)
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u64::from_le_bytes)
+}
+
+/// XRSTORS: as XRSTOR, for the operating system alone, and from the compacted format alone.
+pub fn xrstors(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    check_xsave(core)?;
+    privileged(core)?;
+    let linear = aligned(core, op, HEADER_END as u64, 64, Access::Read)?;
+    let mut format = [0; 8];
+    core.read_bytes(
+        world,
+        linear.wrapping_add(XSAVE_HEADER as u64 + 8),
+        &mut format,
+        op.seg,
+    )?;
+    if u64::from_le_bytes(format) & COMPACT == 0 {
+        return Err(Fault::GP0.into());
+    }
+    xrstor(core, op, world)
 }
 
 pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {

@@ -4,8 +4,10 @@ use super::msr::set_edx_eax;
 use super::privileged;
 use crate::core::Attention;
 use crate::op::Op;
-use crate::state::{CR4_TSD, RAX, RBX, RCX, RDX, flags};
-use crate::{Core, Fault, Step, World};
+use crate::state::{CR4_TSD, CS, RAX, RBX, RCX, RDX, flags};
+use crate::world::{Foreign, Hypercall};
+use crate::{Core, Fault, Step, Stop, World};
+use ring3_host::time::complete_loads;
 
 pub fn cpuid(core: &mut Core, _: &Op, world: &mut dyn World) -> Step {
     let (leaf, subleaf) = (core.state.gpr[RAX] as u32, core.state.gpr[RCX] as u32);
@@ -33,6 +35,7 @@ pub fn rdtsc(core: &mut Core, _: &Op, world: &mut dyn World) -> Step {
 }
 
 pub fn rdtscp(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    complete_loads();
     rdtsc(core, op, world)?;
     core.state.gpr[RCX] = core.state.msr.tsc_aux & 0xffff_ffff;
     Ok(())
@@ -68,8 +71,27 @@ pub fn monitor(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
     }
 }
 
-/// VMCALL and VMMCALL, whichever the vendor's own.
-pub fn hypercall(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+/// VMCALL.
+pub fn vmcall(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    hypercall(core, op, world, Hypercall::Vmcall)
+}
+
+/// VMMCALL.
+pub fn vmmcall(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
+    hypercall(core, op, world, Hypercall::Vmmcall)
+}
+
+fn hypercall(core: &mut Core, op: &Op, world: &mut dyn World, instruction: Hypercall) -> Step {
+    match world.foreign_hypercall(&core.state, instruction) {
+        Foreign::Served => {}
+        Foreign::Undefined => return Err(Fault::UD.into()),
+        Foreign::Replaced(own) => {
+            // The next attempt finds the other instruction.
+            let at = core.code_address().wrapping_add(u64::from(op.start));
+            core.write_bytes(world, at, own.bytes(), CS as u8)?;
+            return Err(Stop::Again);
+        }
+    }
     let next = core.following(op);
     core.attention.0 |= Attention::RETIRED;
     world.hypercall(&mut core.state)?;
