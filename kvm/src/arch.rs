@@ -35,6 +35,7 @@
 use crate::errno::Errno;
 use crate::irq::{IrqSource, Level, LineStatus, Route};
 use crate::memory::{Slot, SlotLimits};
+use crate::tables::Tables;
 use crate::vcpu::{Seat, Vcpu};
 use crate::vm::Vm;
 use ring3_uapi::KvmEnableCap;
@@ -72,6 +73,10 @@ pub struct Limits {
 pub trait System: Types {
     /// A request of `/dev/kvm` that is not neutral.
     fn system_ioctl(request: u32, arg: u64) -> Result<i64, Errno>;
+    /// The architecture's own rows.
+    fn tables() -> Tables {
+        Tables::default()
+    }
     /// KVM_CHECK_EXTENSION of a capability that is not neutral, on `/dev/kvm` or a VM. Zero for what is not there.
     fn check_extension(vm: Option<&Vm<Self>>, cap: u32) -> i64
     where

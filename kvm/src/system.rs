@@ -13,13 +13,32 @@ use std::marker::PhantomData;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-/// The requests handled here; all others are the architecture's.
-pub const REQUESTS: &[u32] = &[
-    KVM_GET_API_VERSION,
-    KVM_CREATE_VM,
-    KVM_CHECK_EXTENSION,
-    KVM_GET_VCPU_MMAP_SIZE,
-];
+type Handler = fn(u64) -> Result<i64, Errno>;
+
+macro_rules! rows {
+    ($($request:ident => $handler:expr;)*) => {
+        /// The requests handled here; all others are the architecture's.
+        pub(crate) const REQUESTS: &[u32] = &[$($request),*];
+
+        fn handler<A: Arch>(request: u32) -> Option<Handler> {
+            Some(match request {
+                $($request => $handler,)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+rows! {
+    KVM_GET_API_VERSION => |arg| no_argument(arg).map(|()| i64::from(KVM_API_VERSION));
+    KVM_GET_VCPU_MMAP_SIZE => |arg| no_argument(arg).map(|()| A::LIMITS.vcpu_mmap_pages as i64 * PAGE_SIZE as i64);
+    KVM_CHECK_EXTENSION => |arg| Ok(check_extension::<A>(None, arg));
+    KVM_CREATE_VM => create_vm::<A>;
+}
+
+fn no_argument(arg: u64) -> Result<(), Errno> {
+    if arg == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+}
 
 struct SystemFile<A>(PhantomData<fn() -> A>);
 
@@ -29,13 +48,9 @@ impl<A: Arch> File for SystemFile<A> {
     }
 
     fn ioctl(&self, request: u32, arg: u64) -> Result<i64, Errno> {
-        match request {
-            KVM_GET_API_VERSION | KVM_GET_VCPU_MMAP_SIZE if arg != 0 => Err(Errno::EINVAL),
-            KVM_GET_API_VERSION => Ok(i64::from(KVM_API_VERSION)),
-            KVM_GET_VCPU_MMAP_SIZE => Ok(A::LIMITS.vcpu_mmap_pages as i64 * PAGE_SIZE as i64),
-            KVM_CHECK_EXTENSION => Ok(check_extension::<A>(None, arg)),
-            KVM_CREATE_VM => create_vm::<A>(arg),
-            _ => <A as System>::system_ioctl(request, arg),
+        match handler::<A>(request) {
+            Some(handle) => handle(arg),
+            None => <A as System>::system_ioctl(request, arg),
         }
     }
 }

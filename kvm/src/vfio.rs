@@ -54,6 +54,10 @@ impl Drop for Place {
     }
 }
 
+/// Its type, and its groups of attributes.
+pub(crate) const TYPE: u32 = KVM_DEV_TYPE_VFIO;
+pub(crate) const GROUPS: [u32; 1] = [KVM_DEV_VFIO_FILE];
+
 /// Whether the architecture has such devices.
 pub(crate) fn exists<A: Arch>() -> bool {
     DEVICE_TYPES
@@ -112,7 +116,7 @@ impl Device for Vfio {
 
     fn has_attr(&self, attr: &KvmDeviceAttr) -> Result<(), Errno> {
         let known = matches!(attr.attr, KVM_DEV_VFIO_FILE_ADD | KVM_DEV_VFIO_FILE_DEL);
-        if attr.group == KVM_DEV_VFIO_FILE && known {
+        if GROUPS.contains(&attr.group) && known {
             Ok(())
         } else {
             Err(Errno::ENXIO)

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod coverage;
 mod doctor;
 mod run;
 
@@ -33,6 +34,8 @@ enum Command {
     },
     /// Boot a Linux kernel, its serial console on this terminal (Ctrl-A X quits)
     Boot(boot::Options),
+    /// Say which parts of the KVM API there are, read off the tables that requests go through
+    Coverage(coverage::Options),
     /// Say what this machine offers, and whether ring3 works on it
     Doctor,
     /// Look for /dev/kvm, as a client does
@@ -59,6 +62,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Command::Coverage(options) => {
+            print!("{}", coverage::coverage(&options));
+            ExitCode::SUCCESS
+        }
         Command::Doctor => doctor::doctor(),
         Command::Probe => doctor::probe(),
     }

@@ -7,7 +7,7 @@ use crate::{Errno, Handle};
 use ring3_host::device::DeviceFile;
 use ring3_host::shared::SharedPages;
 use ring3_host::signal::{self, Shield};
-use ring3_kvm::{Files, open_system};
+use ring3_kvm::{Files, Tables, open_system};
 use ring3_x86_kvm::X86;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -61,6 +61,11 @@ pub fn open() -> Result<Box<dyn Handle>, Errno> {
     signal::activate();
     let _work = Shield::enter();
     InProcess::adopt(open_system::<X86>()?)
+}
+
+/// What this ring3 has for x86, read off the rows that requests go through.
+pub fn tables() -> Tables {
+    Tables::of::<X86>()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub use errno::Errno;
 pub use exit::VcpuExit;
 pub use handle::Handle;
 pub use memory::Memory;
+pub use ring3_kvm::Tables;
 pub use system::Kvm;
 pub use vcpu::Vcpu;
 pub use vm::{Device, Vm};

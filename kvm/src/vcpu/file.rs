@@ -18,6 +18,28 @@ pub(crate) struct VcpuFile<A: Arch> {
     pub life: Arc<Life<A>>,
 }
 
+type Handler<A> = fn(&Arc<Vcpu<A>>, &mut Owned<A>, u64) -> Result<i64, Errno>;
+
+macro_rules! rows {
+    ($($request:ident => $handler:expr;)*) => {
+        /// The requests handled here; all others are the architecture's.
+        pub(crate) const REQUESTS: &[u32] = &[$($request),*];
+
+        #[inline]
+        fn handler<A: Arch>(request: u32) -> Option<Handler<A>> {
+            Some(match request {
+                $($request => $handler,)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+rows! {
+    KVM_RUN => |vcpu, owned, arg| if arg == 0 { vcpu.run(owned) } else { Err(Errno::EINVAL) };
+    KVM_SET_SIGNAL_MASK => |_, owned, arg| set_signal_mask(owned, arg);
+}
+
 /// Bytes of a signal set, as the system calls count them.
 const SIGSET: u32 = 8;
 
@@ -38,11 +60,9 @@ impl<A: Arch> File for VcpuFile<A> {
             return result;
         }
         let mut owned = vcpu.owned();
-        match request {
-            KVM_RUN if arg != 0 => Err(Errno::EINVAL),
-            KVM_RUN => vcpu.run(&mut owned),
-            KVM_SET_SIGNAL_MASK => set_signal_mask(&mut owned, arg),
-            _ => <A as Vcpus>::vcpu_ioctl(vcpu, &mut owned.arch, request, arg),
+        match handler::<A>(request) {
+            Some(handle) => handle(vcpu, &mut owned, arg),
+            None => <A as Vcpus>::vcpu_ioctl(vcpu, &mut owned.arch, request, arg),
         }
     }
 

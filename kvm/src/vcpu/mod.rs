@@ -11,8 +11,10 @@ mod run;
 mod seat;
 pub mod stats;
 
+pub(crate) use file::REQUESTS;
 pub use halt::{DEFAULT_MOST_NS as DEFAULT_HALT_POLL_NS, Polling};
 pub use kick::{Kick, KickBits};
+pub(crate) use run::EXITS;
 pub use seat::{GuestMode, PageNotice, PageNotices, Request, Requests, Seat, Seats};
 pub use stats::VcpuStats;
 

@@ -8,6 +8,9 @@ use ring3_host::signal::RunScope;
 use ring3_uapi::exit::KVM_EXIT_INTR;
 use std::sync::Arc;
 
+/// The exit reasons that every architecture has.
+pub(crate) const EXITS: &[u32] = &[KVM_EXIT_INTR];
+
 impl<A: Arch> Vcpu<A> {
     /// KVM_RUN, with the vCPU's mutex held.
     pub(super) fn run(self: &Arc<Self>, owned: &mut Owned<A>) -> Result<i64, Errno> {

@@ -13,6 +13,17 @@ use ring3_uapi::ioctl::{KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE
 use ring3_uapi::{KvmCreateDevice, KvmDeviceAttr};
 use std::sync::Arc;
 
+type Handler = fn(&dyn Device, &KvmDeviceAttr) -> Result<(), Errno>;
+
+const ROWS: [(u32, Handler); 3] = [
+    (KVM_SET_DEVICE_ATTR, |device, attr| device.set_attr(attr)),
+    (KVM_GET_DEVICE_ATTR, |device, attr| device.get_attr(attr)),
+    (KVM_HAS_DEVICE_ATTR, |device, attr| device.has_attr(attr)),
+];
+
+/// The requests of a device's descriptor.
+pub(crate) const REQUESTS: [u32; 3] = [ROWS[0].0, ROWS[1].0, ROWS[2].0];
+
 struct DeviceFile<A: Arch> {
     device: Box<dyn Device>,
     life: Arc<Life<A>>,
@@ -26,13 +37,8 @@ impl<A: Arch> File for DeviceFile<A> {
     fn ioctl(&self, request: u32, arg: u64) -> Result<i64, Errno> {
         self.life.check()?;
         let attr = || UserPtr::new(arg).read::<KvmDeviceAttr>();
-        match request {
-            KVM_SET_DEVICE_ATTR => self.device.set_attr(&attr()?),
-            KVM_GET_DEVICE_ATTR => self.device.get_attr(&attr()?),
-            KVM_HAS_DEVICE_ATTR => self.device.has_attr(&attr()?),
-            _ => Err(Errno::ENOTTY),
-        }
-        .map(|()| 0)
+        let row = ROWS.iter().find(|row| row.0 == request).ok_or(Errno::ENOTTY)?;
+        (row.1)(&*self.device, &attr()?).map(|()| 0)
     }
 
     fn broken(&self) {

@@ -33,7 +33,7 @@ type Handler<A> = fn(&VmFile<A>, u64) -> Result<i64, Errno>;
 macro_rules! rows {
     ($($request:ident => $handler:expr;)*) => {
         /// The requests handled here; all others are the architecture's.
-        pub const REQUESTS: &[u32] = &[$($request),*];
+        pub(crate) const REQUESTS: &[u32] = &[$($request),*];
 
         fn handler<A: Arch>(request: u32) -> Option<Handler<A>> {
             Some(match request {

@@ -11,9 +11,9 @@ mod file;
 mod life;
 mod vcpus;
 
-pub(crate) use caps::check_extension;
-pub use file::REQUESTS;
-pub(crate) use file::VmFile;
+pub(crate) use caps::{capabilities, check_extension, enabled};
+pub(crate) use device::REQUESTS as DEVICE_REQUESTS;
+pub(crate) use file::{REQUESTS, VmFile};
 pub(crate) use life::Life;
 
 use crate::arch::{Arch, Vms};

@@ -292,13 +292,42 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
+/// One of the exit reasons that there are.
+#[derive(Clone, Copy)]
+struct Reason(u32);
+
+macro_rules! reasons {
+    ($($reason:ident = $number:ident;)*) => {
+        $(const $reason: Reason = Reason($number);)*
+
+        /// The exit reasons that there are.
+        pub const REASONS: &[u32] = &[$($number),*];
+    };
+}
+
+reasons! {
+    IO = KVM_EXIT_IO;
+    HYPERCALL = KVM_EXIT_HYPERCALL;
+    DEBUG = KVM_EXIT_DEBUG;
+    HLT = KVM_EXIT_HLT;
+    MMIO = KVM_EXIT_MMIO;
+    IRQ_WINDOW_OPEN = KVM_EXIT_IRQ_WINDOW_OPEN;
+    SHUTDOWN = KVM_EXIT_SHUTDOWN;
+    SET_TPR = KVM_EXIT_SET_TPR;
+    INTERNAL_ERROR = KVM_EXIT_INTERNAL_ERROR;
+    IOAPIC_EOI = KVM_EXIT_IOAPIC_EOI;
+    RDMSR = KVM_EXIT_X86_RDMSR;
+    WRMSR = KVM_EXIT_X86_WRMSR;
+    BUS_LOCK = KVM_EXIT_X86_BUS_LOCK;
+}
+
 /// Sets the run page's exit reason.
-pub fn reason(page: &SharedPages, reason: u32) {
-    page.store(run::EXIT_REASON, &reason);
+fn reason(page: &SharedPages, reason: Reason) {
+    page.store(run::EXIT_REASON, &reason.0);
 }
 
 fn fill_io(page: &SharedPages, direction: u8, size: u8, port: u16, count: u32) {
-    reason(page, KVM_EXIT_IO);
+    reason(page, IO);
     page.store(
         PAYLOAD,
         &RunIo {
@@ -312,7 +341,7 @@ fn fill_io(page: &SharedPages, direction: u8, size: u8, port: u16, count: u32) {
 }
 
 fn fill_mmio(page: &SharedPages, gpa: GuestPhys, len: u8, data: [u8; 8], is_write: bool) {
-    reason(page, KVM_EXIT_MMIO);
+    reason(page, MMIO);
     let payload = RunMmio {
         phys_addr: gpa.0,
         data,
@@ -324,7 +353,7 @@ fn fill_mmio(page: &SharedPages, gpa: GuestPhys, len: u8, data: [u8; 8], is_writ
 }
 
 fn fill_internal(page: &SharedPages, internal: &RunInternal) {
-    reason(page, KVM_EXIT_INTERNAL_ERROR);
+    reason(page, INTERNAL_ERROR);
     page.store(PAYLOAD, internal);
 }
 
@@ -339,7 +368,7 @@ fn fill(page: &SharedPages, exit: &Exit) {
         Exit::MmioRead { gpa, len } => fill_mmio(page, gpa, len, [0; 8], false),
         Exit::MmioWrite { gpa, len, data } => fill_mmio(page, gpa, len, data, true),
         Exit::ReadMsr { index, reason: why } => {
-            reason(page, KVM_EXIT_X86_RDMSR);
+            reason(page, RDMSR);
             page.store(
                 PAYLOAD,
                 &RunMsr {
@@ -354,7 +383,7 @@ fn fill(page: &SharedPages, exit: &Exit) {
             reason: why,
             data,
         } => {
-            reason(page, KVM_EXIT_X86_WRMSR);
+            reason(page, WRMSR);
             page.store(
                 PAYLOAD,
                 &RunMsr {
@@ -372,16 +401,16 @@ fn fill(page: &SharedPages, exit: &Exit) {
                 ..RunHypercall::default()
             };
             call.args[..3].copy_from_slice(&args);
-            reason(page, KVM_EXIT_HYPERCALL);
+            reason(page, HYPERCALL);
             page.store(PAYLOAD, &call);
         }
-        Exit::Halt => reason(page, KVM_EXIT_HLT),
-        Exit::BusLock => reason(page, KVM_EXIT_X86_BUS_LOCK),
-        Exit::Shutdown => reason(page, KVM_EXIT_SHUTDOWN),
-        Exit::InterruptWindow => reason(page, KVM_EXIT_IRQ_WINDOW_OPEN),
-        Exit::TaskPriority => reason(page, KVM_EXIT_SET_TPR),
+        Exit::Halt => reason(page, HLT),
+        Exit::BusLock => reason(page, BUS_LOCK),
+        Exit::Shutdown => reason(page, SHUTDOWN),
+        Exit::InterruptWindow => reason(page, IRQ_WINDOW_OPEN),
+        Exit::TaskPriority => reason(page, SET_TPR),
         Exit::IoapicEoi { vector } => {
-            reason(page, KVM_EXIT_IOAPIC_EOI);
+            reason(page, IOAPIC_EOI);
             page.store(PAYLOAD, &RunEoi { vector });
         }
         Exit::Debug {
@@ -390,7 +419,7 @@ fn fill(page: &SharedPages, exit: &Exit) {
             dr6,
             dr7,
         } => {
-            reason(page, KVM_EXIT_DEBUG);
+            reason(page, DEBUG);
             let arch = ring3_uapi::x86::KvmDebugExitArch {
                 exception,
                 pc,
@@ -412,7 +441,7 @@ fn fill(page: &SharedPages, exit: &Exit) {
                 insn_size: len,
                 insn_bytes: bytes,
             };
-            reason(page, KVM_EXIT_INTERNAL_ERROR);
+            reason(page, INTERNAL_ERROR);
             page.store(PAYLOAD, &failure);
         }
         Exit::DeliveryFailure(Undeliverable { information, gpa }) => {

@@ -110,6 +110,9 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
     (KVM_SET_DEVICE_ATTR, clock::ioctls::set_attr),
 ];
 
+/// /dev/kvm's attributes: group and number.
+pub const SYSTEM_ATTRIBUTES: &[(u32, u64)] = &[(KVM_X86_GRP_SYSTEM, KVM_X86_XCOMP_GUEST_SUPP)];
+
 pub fn find<H: Copy>(rows: &[(u32, H)], request: u32) -> Option<H> {
     rows.iter().find(|row| row.0 == request).map(|row| row.1)
 }
@@ -160,10 +163,7 @@ fn set_boot_cpu(vm: &X86Vm, id: u64) -> Result<i64, Errno> {
 
 fn system_attr(arg: UserPtr) -> Result<KvmDeviceAttr, Errno> {
     let attr: KvmDeviceAttr = arg.read()?;
-    if attr.group != KVM_X86_GRP_SYSTEM {
-        return Err(Errno::ENXIO);
-    }
-    if attr.attr == KVM_X86_XCOMP_GUEST_SUPP {
+    if SYSTEM_ATTRIBUTES.contains(&(attr.group, attr.attr)) {
         Ok(attr)
     } else {
         Err(Errno::ENXIO)

@@ -7,16 +7,16 @@ use ring3_kvm::arch::{Irqs, Limits, System, Types, Vcpus, Vms};
 use ring3_kvm::irq::{IrqSource, Level, LineStatus, Route};
 use ring3_kvm::memory::{Slot, SlotLimits};
 use ring3_kvm::vcpu::Seat;
-use ring3_kvm::{Errno, Vcpu, Vm};
+use ring3_kvm::{Errno, Tables, Vcpu, Vm};
 use ring3_uapi::KvmEnableCap;
 use ring3_uapi::arch::Archs;
-use ring3_uapi::cap::KVM_CAP_SPLIT_IRQCHIP;
+use ring3_uapi::device::Owner;
 use ring3_uapi::ioctl::KVM_NMI;
 use ring3_uapi::x86::{KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_X86_DEFAULT_VM};
 
 use crate::vcpu::{Shared, VcpuState};
 use crate::vm::VmArch;
-use crate::{caps, controllers, ioctls, run, vcpu};
+use crate::{caps, clock, controllers, exit, ioctls, run, vcpu};
 
 /// Pages of the widest guest-physical address.
 const MOST_PAGES: u64 = 1 << (52 - 12);
@@ -51,6 +51,28 @@ impl System for X86 {
         handler(UserPtr::new(arg))
     }
 
+    fn tables() -> Tables {
+        fn numbers<T>(rows: &[(u32, T)]) -> Vec<u32> {
+            rows.iter().map(|row| row.0).collect()
+        }
+        let attributes = [
+            (Owner::System, ioctls::SYSTEM_ATTRIBUTES),
+            (Owner::Vcpu, clock::ioctls::ATTRIBUTES),
+        ];
+        let groups = attributes.map(|(owner, rows)| rows.iter().map(move |row| (owner, row.0)));
+        Tables {
+            system: numbers(ioctls::SYSTEM),
+            vm: numbers(ioctls::VM),
+            vcpu: numbers(ioctls::VCPU),
+            capabilities: caps::answered().collect(),
+            enabled_on_vm: numbers(caps::enable::ON_VM),
+            enabled_on_vcpu: numbers(caps::enable::ON_VCPU),
+            exits: exit::REASONS.to_vec(),
+            attributes: groups.into_iter().flatten().collect(),
+            ..Tables::default()
+        }
+    }
+
     fn check_extension(vm: Option<&Vm<X86>>, cap: u32) -> i64 {
         caps::check(vm, cap)
     }
@@ -71,9 +93,6 @@ impl Vms for X86 {
     }
 
     fn enable_cap(vm: &Arc<Vm<X86>>, cap: &KvmEnableCap) -> Result<i64, Errno> {
-        if cap.cap == KVM_CAP_SPLIT_IRQCHIP && cap.flags == 0 {
-            return controllers::client::split(vm, cap.args[0]);
-        }
         caps::enable::on_vm(vm, cap)
     }
 

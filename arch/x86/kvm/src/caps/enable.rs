@@ -1,6 +1,6 @@
 //! KVM_ENABLE_CAP on a VM and on a vCPU.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ring3_kvm::Errno;
 use ring3_kvm::arch::Types;
@@ -34,58 +34,104 @@ fn within(value: u64, mask: u64) -> Result<u64, Errno> {
     }
 }
 
-/// On a VM; the irqchip's capabilities are in [`crate::irqchip`].
+/// A capability and what KVM_ENABLE_CAP does with its first argument; there are no flags.
+type OnVm = fn(&X86Vm, u64) -> Result<i64, Errno>;
+type OnVcpu = fn(&mut VcpuState, u64) -> Result<i64, Errno>;
+
+pub const ON_VM: &[(u32, OnVm)] = &[
+    (KVM_CAP_DISABLE_QUIRKS, |vm, value| {
+        put(&vm.arch().settings.disabled_quirks, value)
+    }),
+    (KVM_CAP_SPLIT_IRQCHIP, controllers::client::split),
+    (KVM_CAP_X2APIC_API, x2apic_api),
+    (KVM_CAP_X86_DISABLE_EXITS, disable_exits),
+    (KVM_CAP_MAX_VCPU_ID, max_vcpu_id),
+    (KVM_CAP_MSR_PLATFORM_INFO, |vm, value| {
+        switch(&vm.arch().settings.guest_reads_platform_info, value)
+    }),
+    (KVM_CAP_EXCEPTION_PAYLOAD, |vm, value| {
+        switch(&vm.arch().settings.exception_payload, value)
+    }),
+    (KVM_CAP_X86_USER_SPACE_MSR, |vm, value| {
+        let value = within(value, u64::from(KVM_MSR_EXIT_REASON_VALID_MASK))?;
+        put(&vm.arch().settings.user_space_msr, value)
+    }),
+    (KVM_CAP_X86_BUS_LOCK_EXIT, bus_lock_exit),
+    (KVM_CAP_EXIT_HYPERCALL, |vm, value| {
+        let value = within(value, pv::KVM_EXIT_HYPERCALL_VALID_MASK)?;
+        put(&vm.arch().settings.hypercall_exits, value)
+    }),
+    (KVM_CAP_DISABLE_QUIRKS2, |vm, value| {
+        put(&vm.arch().settings.disabled_quirks, within(value, QUIRKS)?)
+    }),
+    (KVM_CAP_X86_TRIPLE_FAULT_EVENT, |vm, value| {
+        switch(&vm.arch().settings.triple_fault_event, value)
+    }),
+    (KVM_CAP_X86_APIC_BUS_CYCLES_NS, bus_cycle),
+];
+
+pub const ON_VCPU: &[(u32, OnVcpu)] = &[(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, |s, value| {
+    s.unit.enforce_pv_cpuid = value != 0;
+    Ok(0)
+})];
+
+fn find<T: Copy>(rows: &[(u32, T)], cap: &KvmEnableCap) -> Result<T, Errno> {
+    let row = rows.iter().find(|row| row.0 == cap.cap && cap.flags == 0);
+    row.map(|row| row.1).ok_or(Errno::EINVAL)
+}
+
+/// On a VM.
 pub fn on_vm(vm: &X86Vm, cap: &KvmEnableCap) -> Result<i64, Errno> {
-    if cap.flags != 0 {
+    find(ON_VM, cap)?(vm, cap.args[0])
+}
+
+/// On a vCPU.
+pub fn on_vcpu(_: &X86Vcpu, s: &mut VcpuState, cap: &KvmEnableCap) -> Result<i64, Errno> {
+    find(ON_VCPU, cap)?(s, cap.args[0])
+}
+
+fn put(setting: &AtomicU64, value: u64) -> Result<i64, Errno> {
+    setting.store(value, Ordering::Relaxed);
+    Ok(0)
+}
+
+fn switch(setting: &AtomicBool, value: u64) -> Result<i64, Errno> {
+    setting.store(value != 0, Ordering::Relaxed);
+    Ok(0)
+}
+
+fn x2apic_api(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
+    let value = within(value, super::X2APIC_API)?;
+    vm.arch().settings.x2apic_api.fetch_or(value, Ordering::Relaxed);
+    if value & KVM_X2APIC_API_USE_32BIT_IDS != 0 {
+        vm.arch().apics.each(|apic| apic.lock().lapic.widen_ids());
+    }
+    Ok(0)
+}
+
+/// Before there are vCPUs.
+fn disable_exits(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
+    let all = DISABLE_EXITS | KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_CSTATE;
+    let value = within(value, all)? & DISABLE_EXITS;
+    let _changes = vm.changes().lock();
+    if !vm.vcpus().is_empty() {
         return Err(Errno::EINVAL);
     }
-    let set = &vm.arch().settings;
-    let value = cap.args[0];
-    match cap.cap {
-        KVM_CAP_DISABLE_QUIRKS => set.disabled_quirks.store(value, Ordering::Relaxed),
-        KVM_CAP_DISABLE_QUIRKS2 => {
-            set.disabled_quirks
-                .store(within(value, QUIRKS)?, Ordering::Relaxed);
-        }
-        KVM_CAP_X2APIC_API => {
-            let value = within(value, super::X2APIC_API)?;
-            set.x2apic_api.fetch_or(value, Ordering::Relaxed);
-            if value & KVM_X2APIC_API_USE_32BIT_IDS != 0 {
-                vm.arch().apics.each(|apic| apic.lock().lapic.widen_ids());
-            }
-        }
-        KVM_CAP_X86_DISABLE_EXITS => {
-            let all = DISABLE_EXITS | KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_CSTATE;
-            let value = within(value, all)? & DISABLE_EXITS;
-            let _changes = vm.changes().lock();
-            if !vm.vcpus().is_empty() {
-                return Err(Errno::EINVAL);
-            }
-            set.disabled_exits.fetch_or(value, Ordering::Relaxed);
-        }
-        KVM_CAP_X86_APIC_BUS_CYCLES_NS => return bus_cycle(vm, value),
-        KVM_CAP_MAX_VCPU_ID => return max_vcpu_id(vm, value),
-        KVM_CAP_MSR_PLATFORM_INFO => set.guest_reads_platform_info.store(value != 0, Ordering::Relaxed),
-        KVM_CAP_EXCEPTION_PAYLOAD => set.exception_payload.store(value != 0, Ordering::Relaxed),
-        KVM_CAP_X86_TRIPLE_FAULT_EVENT => set.triple_fault_event.store(value != 0, Ordering::Relaxed),
-        KVM_CAP_X86_USER_SPACE_MSR => {
-            let value = within(value, u64::from(KVM_MSR_EXIT_REASON_VALID_MASK))?;
-            set.user_space_msr.store(value, Ordering::Relaxed);
-        }
-        KVM_CAP_X86_BUS_LOCK_EXIT => {
-            let value = within(value, BUS_LOCK_EXIT)?;
-            if value == BUS_LOCK_EXIT {
-                return Err(Errno::EINVAL);
-            }
-            if value & KVM_BUS_LOCK_DETECTION_EXIT != 0 {
-                set.bus_lock_exits.store(true, Ordering::Relaxed);
-            }
-        }
-        KVM_CAP_EXIT_HYPERCALL => {
-            let value = within(value, pv::KVM_EXIT_HYPERCALL_VALID_MASK)?;
-            set.hypercall_exits.store(value, Ordering::Relaxed);
-        }
-        _ => return Err(Errno::EINVAL),
+    vm.arch()
+        .settings
+        .disabled_exits
+        .fetch_or(value, Ordering::Relaxed);
+    Ok(0)
+}
+
+/// Of vCPUs that are made from now on.
+fn bus_lock_exit(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
+    let value = within(value, BUS_LOCK_EXIT)?;
+    if value == BUS_LOCK_EXIT {
+        return Err(Errno::EINVAL);
+    }
+    if value & KVM_BUS_LOCK_DETECTION_EXIT != 0 {
+        vm.arch().settings.bus_lock_exits.store(true, Ordering::Relaxed);
     }
     Ok(0)
 }
@@ -120,17 +166,5 @@ fn max_vcpu_id(vm: &X86Vm, most: u64) -> Result<i64, Errno> {
         return Err(Errno::EINVAL);
     }
     set.max_vcpu_id.store(most as u32, Ordering::Relaxed);
-    Ok(0)
-}
-
-/// On a vCPU.
-pub fn on_vcpu(_: &X86Vcpu, s: &mut VcpuState, cap: &KvmEnableCap) -> Result<i64, Errno> {
-    if cap.flags != 0 {
-        return Err(Errno::EINVAL);
-    }
-    match cap.cap {
-        KVM_CAP_ENFORCE_PV_FEATURE_CPUID => s.unit.enforce_pv_cpuid = cap.args[0] != 0,
-        _ => return Err(Errno::EINVAL),
-    }
     Ok(0)
 }

@@ -38,78 +38,83 @@ pub fn xsave2_size() -> u32 {
 }
 
 /// A capability and its answer; the order is that of the numbers.
-struct Answer(u32, fn() -> i64);
+struct Answer(u32, fn(Option<&X86Vm>) -> i64);
 
 const ANSWERS: &[Answer] = &[
-    Answer(KVM_CAP_IRQCHIP, || 1),
-    Answer(KVM_CAP_HLT, || 1),
-    Answer(KVM_CAP_MMU_SHADOW_CACHE_CONTROL, || 1),
-    Answer(KVM_CAP_SET_TSS_ADDR, || 1),
-    Answer(KVM_CAP_EXT_CPUID, || 1),
-    Answer(KVM_CAP_CLOCKSOURCE, || 1),
-    Answer(KVM_CAP_PIT, || 1),
-    Answer(KVM_CAP_NOP_IO_DELAY, || 1),
-    Answer(KVM_CAP_MP_STATE, || 1),
-    Answer(KVM_CAP_USER_NMI, || 1),
-    Answer(KVM_CAP_SET_GUEST_DEBUG, || 1),
-    Answer(KVM_CAP_REINJECT_CONTROL, || 1),
-    Answer(KVM_CAP_IRQ_INJECT_STATUS, || 1),
-    Answer(KVM_CAP_SPLIT_IRQCHIP, || 1),
-    Answer(KVM_CAP_PCI_SEGMENT, || 1),
-    Answer(KVM_CAP_MCE, || i64::from(mce::MAX_BANKS)),
-    Answer(KVM_CAP_PIT2, || 1),
-    Answer(KVM_CAP_SET_BOOT_CPU_ID, || 1),
-    Answer(KVM_CAP_PIT_STATE2, || 1),
-    Answer(KVM_CAP_SET_IDENTITY_MAP_ADDR, || 1),
-    Answer(KVM_CAP_ADJUST_CLOCK, || {
+    Answer(KVM_CAP_IRQCHIP, |_| 1),
+    Answer(KVM_CAP_HLT, |_| 1),
+    Answer(KVM_CAP_MMU_SHADOW_CACHE_CONTROL, |_| 1),
+    Answer(KVM_CAP_SET_TSS_ADDR, |_| 1),
+    Answer(KVM_CAP_EXT_CPUID, |_| 1),
+    Answer(KVM_CAP_CLOCKSOURCE, |_| 1),
+    Answer(KVM_CAP_PIT, |_| 1),
+    Answer(KVM_CAP_NOP_IO_DELAY, |_| 1),
+    Answer(KVM_CAP_MP_STATE, |_| 1),
+    Answer(KVM_CAP_USER_NMI, |_| 1),
+    Answer(KVM_CAP_SET_GUEST_DEBUG, |_| 1),
+    Answer(KVM_CAP_REINJECT_CONTROL, |_| 1),
+    Answer(KVM_CAP_IRQ_INJECT_STATUS, |_| 1),
+    Answer(KVM_CAP_SPLIT_IRQCHIP, |_| 1),
+    Answer(KVM_CAP_PCI_SEGMENT, |_| 1),
+    Answer(KVM_CAP_MCE, |_| i64::from(mce::MAX_BANKS)),
+    Answer(KVM_CAP_PIT2, |_| 1),
+    Answer(KVM_CAP_SET_BOOT_CPU_ID, |_| 1),
+    Answer(KVM_CAP_PIT_STATE2, |_| 1),
+    Answer(KVM_CAP_SET_IDENTITY_MAP_ADDR, |_| 1),
+    Answer(KVM_CAP_ADJUST_CLOCK, |_| {
         i64::from(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
     }),
-    Answer(KVM_CAP_VCPU_EVENTS, || 1),
-    Answer(KVM_CAP_DEBUGREGS, || 1),
-    Answer(KVM_CAP_X86_ROBUST_SINGLESTEP, || 1),
-    Answer(KVM_CAP_ENABLE_CAP, || 1),
-    Answer(KVM_CAP_XSAVE, || 1),
-    Answer(KVM_CAP_XCRS, || i64::from(supported::supported_xcr0() != 0)),
-    Answer(KVM_CAP_TSC_CONTROL, || 1),
-    Answer(KVM_CAP_GET_TSC_KHZ, || 1),
-    Answer(KVM_CAP_TSC_DEADLINE_TIMER, || 1),
-    Answer(KVM_CAP_STEAL_TIME, || 1),
-    Answer(KVM_CAP_KVMCLOCK_CTRL, || 1),
-    Answer(KVM_CAP_SYNC_REGS, || KVM_SYNC_X86_VALID_FIELDS as i64),
-    Answer(KVM_CAP_EXT_EMUL_CPUID, || 1),
-    Answer(KVM_CAP_IOAPIC_POLARITY_IGNORED, || 1),
-    Answer(KVM_CAP_DISABLE_QUIRKS, || 1),
-    Answer(KVM_CAP_X2APIC_API, || X2APIC_API as i64),
-    Answer(KVM_CAP_X86_DISABLE_EXITS, || enable::DISABLE_EXITS as i64),
-    Answer(KVM_CAP_MSR_PLATFORM_INFO, || 1),
-    Answer(KVM_CAP_GET_MSR_FEATURES, || 1),
-    Answer(KVM_CAP_EXCEPTION_PAYLOAD, || 1),
-    Answer(KVM_CAP_X86_BUS_LOCK_EXIT, || enable::BUS_LOCK_EXIT as i64),
-    Answer(KVM_CAP_X86_USER_SPACE_MSR, || 1),
-    Answer(KVM_CAP_X86_MSR_FILTER, || 1),
-    Answer(KVM_CAP_EXIT_HYPERCALL, || {
+    Answer(KVM_CAP_VCPU_EVENTS, |_| 1),
+    Answer(KVM_CAP_DEBUGREGS, |_| 1),
+    Answer(KVM_CAP_X86_ROBUST_SINGLESTEP, |_| 1),
+    Answer(KVM_CAP_ENABLE_CAP, |_| 1),
+    Answer(KVM_CAP_XSAVE, |_| 1),
+    Answer(KVM_CAP_XCRS, |_| i64::from(supported::supported_xcr0() != 0)),
+    Answer(KVM_CAP_TSC_CONTROL, |_| 1),
+    Answer(KVM_CAP_GET_TSC_KHZ, |_| 1),
+    Answer(KVM_CAP_TSC_DEADLINE_TIMER, |_| 1),
+    Answer(KVM_CAP_STEAL_TIME, |_| 1),
+    Answer(KVM_CAP_KVMCLOCK_CTRL, |_| 1),
+    Answer(KVM_CAP_SYNC_REGS, |_| KVM_SYNC_X86_VALID_FIELDS as i64),
+    Answer(KVM_CAP_EXT_EMUL_CPUID, |_| 1),
+    Answer(KVM_CAP_IOAPIC_POLARITY_IGNORED, |_| 1),
+    Answer(KVM_CAP_DISABLE_QUIRKS, |_| 1),
+    Answer(KVM_CAP_X2APIC_API, |_| X2APIC_API as i64),
+    Answer(KVM_CAP_X86_DISABLE_EXITS, |_| enable::DISABLE_EXITS as i64),
+    Answer(KVM_CAP_MSR_PLATFORM_INFO, |_| 1),
+    Answer(KVM_CAP_GET_MSR_FEATURES, |_| 1),
+    Answer(KVM_CAP_EXCEPTION_PAYLOAD, |_| 1),
+    Answer(KVM_CAP_X86_BUS_LOCK_EXIT, |_| enable::BUS_LOCK_EXIT as i64),
+    Answer(KVM_CAP_X86_USER_SPACE_MSR, |_| 1),
+    Answer(KVM_CAP_X86_MSR_FILTER, |_| 1),
+    Answer(KVM_CAP_EXIT_HYPERCALL, |_| {
         pv::KVM_EXIT_HYPERCALL_VALID_MASK as i64
     }),
-    Answer(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, || 1),
-    Answer(KVM_CAP_SET_GUEST_DEBUG2, || i64::from(GUEST_DEBUG)),
-    Answer(KVM_CAP_SREGS2, || 1),
-    Answer(KVM_CAP_VCPU_ATTRIBUTES, || 1),
-    Answer(KVM_CAP_SYS_ATTRIBUTES, || 1),
-    Answer(KVM_CAP_XSAVE2, || i64::from(xsave2_size())),
-    Answer(KVM_CAP_DISABLE_QUIRKS2, || enable::QUIRKS as i64),
-    Answer(KVM_CAP_VM_TSC_CONTROL, || 1),
-    Answer(KVM_CAP_X86_TRIPLE_FAULT_EVENT, || 1),
-    Answer(KVM_CAP_VM_TYPES, || 1 << KVM_X86_DEFAULT_VM),
-    Answer(KVM_CAP_PRE_FAULT_MEMORY, || 1),
+    Answer(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, |_| 1),
+    Answer(KVM_CAP_SET_GUEST_DEBUG2, |_| i64::from(GUEST_DEBUG)),
+    Answer(KVM_CAP_SREGS2, |_| 1),
+    Answer(KVM_CAP_VCPU_ATTRIBUTES, |_| 1),
+    Answer(KVM_CAP_SYS_ATTRIBUTES, |_| 1),
+    Answer(KVM_CAP_XSAVE2, |_| i64::from(xsave2_size())),
+    Answer(KVM_CAP_DISABLE_QUIRKS2, |_| enable::QUIRKS as i64),
+    Answer(KVM_CAP_VM_TSC_CONTROL, |_| 1),
+    Answer(KVM_CAP_X86_TRIPLE_FAULT_EVENT, |_| 1),
+    Answer(KVM_CAP_VM_TYPES, |_| 1 << KVM_X86_DEFAULT_VM),
+    Answer(KVM_CAP_PRE_FAULT_MEMORY, |_| 1),
+    Answer(KVM_CAP_X86_APIC_BUS_CYCLES_NS, |vm| {
+        let chosen = vm.map(|vm| vm.arch().settings.apic_bus_cycle_ns.load(Relaxed));
+        chosen.unwrap_or(DEFAULT_CYCLE_NS) as i64
+    }),
 ];
 
 /// The answer for a capability of x86; zero for what is not there.
 pub fn check(vm: Option<&X86Vm>, cap: u32) -> i64 {
-    if cap == KVM_CAP_X86_APIC_BUS_CYCLES_NS {
-        let chosen = vm.map(|vm| vm.arch().settings.apic_bus_cycle_ns.load(Relaxed));
-        return chosen.unwrap_or(DEFAULT_CYCLE_NS) as i64;
-    }
-    ANSWERS.iter().find(|a| a.0 == cap).map_or(0, |a| (a.1)())
+    ANSWERS.iter().find(|a| a.0 == cap).map_or(0, |a| (a.1)(vm))
+}
+
+/// The capabilities that have an answer.
+pub fn answered() -> impl Iterator<Item = u32> {
+    ANSWERS.iter().map(|a| a.0)
 }
 
 #[cfg(test)]

@@ -90,8 +90,11 @@ pub fn stopped(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<i64, Errno> {
     Ok(0)
 }
 
+/// A vCPU's attributes: group and number.
+pub const ATTRIBUTES: &[(u32, u64)] = &[(KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET)];
+
 fn known(attr: &KvmDeviceAttr) -> Result<(), Errno> {
-    if attr.group == KVM_VCPU_TSC_CTRL && attr.attr == KVM_VCPU_TSC_OFFSET {
+    if ATTRIBUTES.contains(&(attr.group, attr.attr)) {
         Ok(())
     } else {
         Err(Errno::ENXIO)
