@@ -1,4 +1,4 @@
-//! Whether this is still the process that it was.
+//! Whether this is still the process that it was; where it runs, and what it may do.
 //!
 //! A forked child has copies of everything but the threads, and must not use what they served. A child of `vfork`
 //! shares all memory with its parent, and must not change what is the parent's.
@@ -14,6 +14,17 @@ static OWNER: AtomicU32 = AtomicU32::new(0);
 
 fn pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
+}
+
+/// The host's processor that the calling thread is on, or was a moment ago.
+pub fn current_cpu() -> usize {
+    rustix::thread::sched_getcpu()
+}
+
+/// Whether the process may restart the machine (CAP_SYS_BOOT).
+pub fn may_restart_machine() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_BOOT))
 }
 
 /// What the word says.

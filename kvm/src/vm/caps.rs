@@ -29,6 +29,7 @@ const ANSWERS: &[Answer] = &[
     (KVM_CAP_INTERNAL_ERROR_DATA, |_| 1),
     (KVM_CAP_MAX_VCPUS, |limits| i64::from(limits.vcpus)),
     (KVM_CAP_SIGNAL_MSI, |_| 1),
+    (KVM_CAP_DEVICE_CTRL, |_| 1),
     (KVM_CAP_READONLY_MEM, |limits| i64::from(limits.memory.readonly)),
     (KVM_CAP_IRQFD_RESAMPLE, |_| 1),
     (KVM_CAP_ENABLE_CAP_VM, |_| 1),
@@ -45,6 +46,7 @@ const ANSWERS: &[Answer] = &[
     }),
     (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, |_| MANUAL_PROTECT as i64),
     (KVM_CAP_HALT_POLL, |_| 1),
+    (KVM_CAP_SYSTEM_EVENT_DATA, |_| 1),
     (KVM_CAP_USER_MEMORY2, |_| 1),
 ];
 

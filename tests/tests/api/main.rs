@@ -5,9 +5,11 @@
 
 mod debug;
 mod events;
+mod exits;
 mod irq;
 mod memory;
 mod pv;
+mod pv_eoi;
 mod registers;
 mod run;
 mod system;

@@ -3,6 +3,7 @@
 use crate::*;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
+use ring3_uapi::{KVM_REG_SIZE_U64, KVM_REG_X86, KvmOneReg};
 
 #[test]
 fn at_reset() {
@@ -254,4 +255,75 @@ fn translation_without_paging() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let translation = vcpu.translate(0x1234).unwrap();
     assert_eq!((translation.physical_address, translation.valid), (0x1234, 1));
+}
+
+/// An MSR as KVM_GET_ONE_REG names it.
+fn msr_id(index: u32) -> u64 {
+    KVM_REG_X86 | KVM_REG_SIZE_U64 | 2 << 32 | u64::from(index)
+}
+
+#[test]
+fn msrs_one_by_one() {
+    const KERNEL_GS_BASE: u32 = 0xc000_0102;
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let mut value = 0u64;
+    let ask = |request, id: u64, at: u64| {
+        let reg = KvmOneReg { id, addr: at };
+        vcpu.raw(request, &raw const reg as u64).map(drop)
+    };
+    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
+        .unwrap();
+    let wanted = 0x1234_5678u64;
+    let id = msr_id(KERNEL_GS_BASE);
+    assert_eq!(ask(KVM_SET_ONE_REG, id, &raw const wanted as u64), OK);
+    assert_eq!(vcpu.get_msr(KERNEL_GS_BASE), Ok(wanted));
+    assert_eq!(ask(KVM_GET_ONE_REG, id, &raw mut value as u64), OK);
+    assert_eq!(value, wanted);
+    for wrong in [
+        id ^ KVM_REG_X86,
+        id ^ KVM_REG_SIZE_U64,
+        id | 1 << 40,
+        id ^ 1 << 32,
+        msr_id(0xdead_beef),
+    ] {
+        assert_eq!(
+            ask(KVM_GET_ONE_REG, wrong, &raw mut value as u64),
+            Err(Errno::EINVAL),
+            "{wrong:#x}"
+        );
+    }
+    for request in [KVM_GET_ONE_REG, KVM_SET_ONE_REG] {
+        assert_eq!(ask(request, id, NOWHERE), Err(Errno::EFAULT));
+        assert_eq!(vcpu.raw(request, NOWHERE).map(drop), Err(Errno::EFAULT));
+    }
+    let mut list = [7u64; 2];
+    assert_eq!(vcpu.raw(KVM_GET_REG_LIST, list.as_mut_ptr() as u64), Ok(0));
+    assert_eq!(list, [0, 7]);
+}
+
+#[test]
+fn control_registers_that_the_guest_cannot_have() {
+    const EFER_NX: u64 = 1 << 11;
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let sregs = vcpu.get_sregs().unwrap();
+    let set = |change: &dyn Fn(&mut KvmSregs)| {
+        let mut wanted = sregs;
+        change(&mut wanted);
+        vcpu.set_sregs(&wanted)
+    };
+    assert_eq!(set(&|s| s.cr0 = s.cr0 & !(1 << 30) | 1 << 29), Err(Errno::EINVAL));
+    assert_eq!(set(&|s| s.cr0 |= 1 << 31), Err(Errno::EINVAL), "paging alone");
+    assert_eq!(set(&|s| s.cr4 |= 1 << 20), Err(Errno::EINVAL), "no SMEP");
+    if !kernel_is_pvm(&kvm().unwrap()) {
+        // Linux 7.3 looks at CPUID here; older ones do not.
+        let nx = set(&|s| s.efer |= EFER_NX);
+        assert!(
+            back_end() == BackEnd::Device || nx == Err(Errno::EINVAL),
+            "{nx:?}"
+        );
+    }
+    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
+        .unwrap();
+    assert_eq!(set(&|s| s.efer |= EFER_NX), OK);
+    assert_eq!(vcpu.get_sregs().unwrap().efer & EFER_NX, EFER_NX);
 }

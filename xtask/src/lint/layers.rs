@@ -44,7 +44,11 @@ const LAYERS: [(&str, &str, &[&str]); 17] = [
         &["ring3-host", "ring3-interpose"],
     ),
     ("ring3-vmm", "front/vmm", &["ring3-uapi", "ring3-client"]),
-    ("ring3-cli", "front/cli", &["ring3-vmm", "ring3-client"]),
+    (
+        "ring3-cli",
+        "front/cli",
+        &["ring3-uapi", "ring3-vmm", "ring3-client"],
+    ),
     ("ring3-guest", "tests/guest", &[]),
     ("ring3-tests", "tests", ANY),
     ("ring3-benches", "benches", &["ring3-guest"]),

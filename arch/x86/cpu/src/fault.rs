@@ -95,6 +95,8 @@ pub enum Stop {
     Unsupported,
     /// Nothing was committed: the client's debugger wants this exception, see [`crate::core::DebugControl`].
     Intercepted(u8),
+    /// Nothing was committed: the delivery of an event raises others without end.
+    Endless,
     /// The processor shut down while delivering an event.
     TripleFault,
 }

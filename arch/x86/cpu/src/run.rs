@@ -35,6 +35,8 @@ pub enum Leave {
     },
     /// An instruction locked the bus, and the caller asked to be told; see [`Core::locked_bus`].
     BusLock,
+    /// The delivery of an event raises others without end.
+    Endless,
     /// An event's tables or stack are no memory.
     Undeliverable(Undeliverable),
     /// The instruction at RIP is beyond this processor's abilities.
@@ -319,6 +321,7 @@ impl Cpu {
             Err(Stop::Pause) => Some(Leave::Paused),
             Err(Stop::LostMemory) => Some(Leave::LostMemory(self.core.lost_memory)),
             Err(Stop::TripleFault) => Some(Leave::TripleFault),
+            Err(Stop::Endless) => Some(Leave::Endless),
             Err(Stop::Undeliverable) => Some(Leave::Undeliverable(self.core.undeliverable)),
             Err(Stop::Intercepted(vector)) => Some(Leave::Debug { vector, dr6: 0 }),
             // A fault during delivery was turned into #DF or shutdown already.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use ring3_host::addr::GuestPhys;
+use ring3_host::process::current_cpu;
 use ring3_host::shared::SharedPages;
 use ring3_uapi::exit::*;
 use ring3_uapi::run::{self, *};
@@ -75,6 +76,8 @@ pub enum Exit {
         bytes: [u8; 15],
         len: u8,
     },
+    /// Events were delivered without end.
+    Notify,
     /// The guest locked the bus.
     BusLock,
     /// An event could not be delivered: its tables or stack are no memory.
@@ -319,6 +322,7 @@ reasons! {
     RDMSR = KVM_EXIT_X86_RDMSR;
     WRMSR = KVM_EXIT_X86_WRMSR;
     BUS_LOCK = KVM_EXIT_X86_BUS_LOCK;
+    NOTIFY = KVM_EXIT_NOTIFY;
 }
 
 /// Sets the run page's exit reason.
@@ -405,6 +409,10 @@ fn fill(page: &SharedPages, exit: &Exit) {
             page.store(PAYLOAD, &call);
         }
         Exit::Halt => reason(page, HLT),
+        Exit::Notify => {
+            reason(page, NOTIFY);
+            page.store(PAYLOAD, &RunNotify::default());
+        }
         Exit::BusLock => reason(page, BUS_LOCK),
         Exit::Shutdown => reason(page, SHUTDOWN),
         Exit::InterruptWindow => reason(page, IRQ_WINDOW_OPEN),
@@ -450,8 +458,9 @@ fn fill(page: &SharedPages, exit: &Exit) {
                 ndata: 5,
                 ..RunInternal::default()
             };
-            // Without a qualification, and without the number of a host's processor.
-            let data = [information.into(), EXIT_REASON_EPT_MISCONFIG, 0, gpa.0, u64::MAX];
+            // Without a qualification.
+            let cpu = current_cpu() as u64;
+            let data = [information.into(), EXIT_REASON_EPT_MISCONFIG, 0, gpa.0, cpu];
             internal.data[..data.len()].copy_from_slice(&data);
             fill_internal(page, &internal);
         }

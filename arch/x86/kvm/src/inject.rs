@@ -186,5 +186,5 @@ fn deliver(vcpu: &X86Vcpu, s: &mut VcpuState, event: Event) -> Option<Leave> {
 
 /// Whether the event is still to be delivered.
 fn is_undelivered(leave: Leave) -> bool {
-    matches!(leave, Leave::Paused | Leave::Undeliverable(_))
+    matches!(leave, Leave::Paused | Leave::Undeliverable(_) | Leave::Endless)
 }

@@ -34,6 +34,7 @@ pub mod pic;
 pub mod pit;
 pub mod ports;
 pub mod pre_fault;
+pub mod pv_eoi;
 pub mod regs;
 pub mod run;
 pub mod run_page;

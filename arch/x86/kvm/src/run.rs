@@ -1,12 +1,13 @@
 //! KVM_RUN: from the client's last answer to the next exit.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use ring3_host::addr::GuestPhys;
 use ring3_host::time::{host_tsc, tsc_khz};
 use ring3_kvm::Errno;
 use ring3_kvm::vcpu::{KickBits, Polling, Request};
-use ring3_uapi::x86::KVM_RUN_X86_BUS_LOCK;
+use ring3_uapi::x86::{KVM_RUN_X86_BUS_LOCK, KVM_X86_NOTIFY_VMEXIT_USER};
 use ring3_uapi::*;
 use ring3_x86_cpu::Leave;
 
@@ -15,7 +16,7 @@ use crate::inject::{self, Injected};
 use crate::steal::{self, TlbFlush};
 use crate::vcpu::{CLOCK_UPDATE, VcpuState, X86Vcpu, init, startup};
 use crate::world::Machine;
-use crate::{apic, run_page};
+use crate::{apic, pv_eoi, run_page};
 
 /// What one turn of the loop came to.
 enum Turn {
@@ -144,10 +145,12 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
                 vcpu,
                 unit: &mut s.unit,
             };
+            pv_eoi::offer(vcpu, machine.unit);
             let before = (s.cpu.core.instructions, host_tsc());
             let leave = s
                 .cpu
                 .run_with(&mut s.engine, &mut machine, vcpu.seat().kick().word());
+            pv_eoi::collect(vcpu, &mut s.unit);
             account(vcpu, before, (s.cpu.core.instructions, host_tsc()));
             leave
         }
@@ -199,9 +202,14 @@ fn handle_leave(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<
             Turn::Exit => Turn::Exit,
             Turn::Again => debug(s, ring3_x86_cpu::Vector::DB as u8, dr6),
         }),
-        Leave::Unsupported => {
-            let failure = emulation_failure(vcpu, s);
-            Ok(queue(s, failure))
+        Leave::Unsupported => Ok(unsupported(vcpu, s)),
+        Leave::Endless => {
+            let flags = vcpu.vm().arch().settings.notify_vmexit.load(Relaxed);
+            Ok(if flags & KVM_X86_NOTIFY_VMEXIT_USER != 0 {
+                queue(s, Exit::Notify)
+            } else {
+                Turn::Again
+            })
         }
         Leave::Undeliverable(event) => Ok(queue(s, Exit::DeliveryFailure(event))),
         Leave::LostMemory(_) => Err(Errno::EFAULT),
@@ -242,6 +250,19 @@ fn interrupt_window(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
     if run_page::wants_window(vcpu) && inject::ready_for_client(vcpu, s) {
         return queue(s, Exit::InterruptWindow);
     }
+    Turn::Again
+}
+
+/// As in Linux, a program of the guest's gets #UD, unless the client asked to hear of each such failure.
+fn unsupported(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
+    let settings = &vcpu.vm().arch().settings;
+    if s.cpu.core.state.cpl() == 0 || settings.exit_on_emulation_failure.load(Relaxed) {
+        let failure = emulation_failure(vcpu, s);
+        return queue(s, failure);
+    }
+    s.unit
+        .events
+        .queue_exception(ring3_x86_cpu::Vector::UD as u8, None);
     Turn::Again
 }
 

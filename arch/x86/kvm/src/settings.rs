@@ -29,6 +29,8 @@ pub struct Settings {
     pub guest_reads_platform_info: AtomicBool,
     /// KVM_CAP_EXIT_ON_EMULATION_FAILURE.
     pub exit_on_emulation_failure: AtomicBool,
+    /// KVM_CAP_X86_NOTIFY_VMEXIT: its flags.
+    pub notify_vmexit: AtomicU64,
     /// KVM_CAP_X86_BUS_LOCK_EXIT, of vCPUs that are made from now on.
     pub bus_lock_exits: AtomicBool,
     /// KVM_CAP_X86_APIC_BUS_CYCLES_NS.
@@ -56,6 +58,7 @@ impl Default for Settings {
             triple_fault_event: AtomicBool::new(false),
             guest_reads_platform_info: AtomicBool::new(true),
             exit_on_emulation_failure: AtomicBool::new(false),
+            notify_vmexit: AtomicU64::new(0),
             bus_lock_exits: AtomicBool::new(false),
             apic_bus_cycle_ns: AtomicU64::new(DEFAULT_CYCLE_NS),
             max_vcpu_id: AtomicU32::new(0),

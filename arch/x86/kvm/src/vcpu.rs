@@ -25,6 +25,7 @@ use crate::guest_debug::GuestDebug;
 use crate::lapic::{Features, Lapic, ResetKind, Role};
 use crate::msr::mce::{MCG_CMCI_P, Mce};
 use crate::msr::{self};
+use crate::pv_eoi::PvEoi;
 use crate::steal::Steal;
 use crate::vm::X86Vm;
 
@@ -70,6 +71,7 @@ pub struct Unit {
     pub enforce_pv_cpuid: bool,
     /// What kvm_run's flags shall say at the next return to the client.
     pub run_flags: u16,
+    pub pv_eoi: PvEoi,
 }
 
 /// What other threads reach.
@@ -221,6 +223,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         ran: false,
         enforce_pv_cpuid: false,
         run_flags: 0,
+        pv_eoi: PvEoi::default(),
     };
     crate::vm::review_tsc(vm, seat.index(), tsc.offset);
     let engine = Engine::new();
@@ -240,10 +243,12 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     state.physical_bits = old.physical_bits;
     state.gpr[RDX] = u64::from(s.unit.cpuid.find(1, 0).map_or(0x600, |e| e.regs[0]));
     s.unit.events = Events::default();
+    s.unit.pv_eoi = PvEoi::default();
     if let Some(apic) = &vcpu.shared().apic {
         let mut guard = apic.lock();
         let inner = &mut *guard;
         inner.lapic.reset(ResetKind::Init, &mut inner.port);
+        inner.lapic.allow_unseen_ends(false);
     }
     s.state_changed();
 }

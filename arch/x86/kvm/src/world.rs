@@ -46,7 +46,9 @@ impl Memory for Machine<'_> {
         if self.unit.io.take_mmio(gpa, data) {
             return Ok(());
         }
-        if apic::mmio_read(self.vcpu, gpa, data) || self.vcpu.vm().io().read(Bus::Mmio, gpa.0, data) {
+        if apic::mmio_read(self.vcpu, self.unit, gpa, data)
+            || self.vcpu.vm().io().read(Bus::Mmio, gpa.0, data)
+        {
             return Ok(());
         }
         self.unit.io.queue(Exit::MmioRead {

@@ -55,6 +55,13 @@ impl Delivery {
 impl Core {
     /// Delivers an event; a fault on the way is the caller's to raise.
     pub(crate) fn deliver_once(&mut self, event: Event, world: &mut dyn World) -> Step {
+        self.delivering = Some(event);
+        let delivered = self.deliver_by_mode(event, world);
+        self.delivering = None;
+        delivered
+    }
+
+    fn deliver_by_mode(&mut self, event: Event, world: &mut dyn World) -> Step {
         let delivery = Delivery::new(event, self);
         if !self.state.protected() {
             self.deliver_real(&delivery, self.state.idtr.base, world)?;

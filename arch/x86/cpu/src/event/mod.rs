@@ -132,10 +132,7 @@ impl Core {
         // Each turn either is the last or moves towards shutdown, except for benign faults met while delivering
         // one another, which an interrupt table can be built to do for ever.
         for _ in 0..8 {
-            self.delivering = Some(current);
-            let delivered = self.deliver_once(current, world);
-            self.delivering = None;
-            match delivered {
+            match self.deliver_once(current, world) {
                 Err(Stop::Fault(fault)) => {
                     self.note_fault(fault);
                     current = combine(current, Event::of(fault)).ok_or(Stop::TripleFault)?;
@@ -143,7 +140,7 @@ impl Core {
                 other => return other,
             }
         }
-        Err(Stop::TripleFault)
+        Err(Stop::Endless)
     }
 
     /// A delivery stops where it would need a device.

@@ -17,6 +17,7 @@ use crate::controllers;
 use crate::exit::Exit;
 use crate::lapic::{Effect, EndOfInterrupt, LapicView, Writer};
 use crate::msr::{By, Denied};
+use crate::pv_eoi;
 use crate::vcpu::{Unit, X86Vcpu};
 use crate::vm::X86Vm;
 pub use list::Apics;
@@ -76,6 +77,7 @@ pub fn cr8(vcpu: &X86Vcpu, unit: &Unit) -> u64 {
 pub fn set_cr8(vcpu: &X86Vcpu, unit: &mut Unit, value: u64) {
     match &vcpu.shared().apic {
         Some(apic) => {
+            pv_eoi::collect(vcpu, unit);
             apic.lock().lapic.set_cr8(value & 15);
             look_at_pending(vcpu);
         }
@@ -104,14 +106,36 @@ pub fn accepts_extint(vcpu: &X86Vcpu) -> bool {
         .is_some_and(|apic| apic.shown.accepts_extint())
 }
 
+/// Whether the interrupt in service may end without anybody's notice, and the guest asked for that.
+pub fn may_end_unseen(vcpu: &X86Vcpu) -> bool {
+    let apic = vcpu.shared().apic.as_ref();
+    apic.is_some_and(|apic| apic.shown.may_end_unseen())
+}
+
+/// Whether it is to be told when that is so.
+pub fn allow_unseen_ends(vcpu: &X86Vcpu, allowed: bool) {
+    if let Some(apic) = &vcpu.shared().apic {
+        apic.lock().lapic.allow_unseen_ends(allowed);
+    }
+}
+
+/// The end of an interrupt that no I/O APIC wants to hear of.
+pub fn end_of_interrupt_unseen(vcpu: &X86Vcpu) {
+    if let Some(apic) = &vcpu.shared().apic {
+        apic.lock().lapic.end_of_interrupt();
+        look_at_pending(vcpu);
+    }
+}
+
 /// A read of the APIC's window; false if the address is not in it.
-pub fn mmio_read(vcpu: &X86Vcpu, gpa: GuestPhys, data: &mut [u8]) -> bool {
+pub fn mmio_read(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys, data: &mut [u8]) -> bool {
     let Some(apic) = &vcpu.shared().apic else {
         return false;
     };
     if !apic.shown.claims(gpa.0) {
         return false;
     }
+    pv_eoi::collect(vcpu, unit);
     let inner = apic.lock();
     inner.lapic.mmio_read(gpa.0, data, &inner.port);
     true
@@ -125,6 +149,7 @@ pub fn mmio_write(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys, data: &[u8]) 
     if !apic.shown.claims(gpa.0) {
         return false;
     }
+    pv_eoi::collect(vcpu, unit);
     let mut guard = apic.lock();
     let inner = &mut *guard;
     let effect = inner.lapic.mmio_write(gpa.0, data, &mut inner.port);

@@ -10,6 +10,7 @@ use crate::lapic::{ApicMode, Lapic, LapicView};
 
 const PENDING: u64 = 1 << 8;
 const EXTINT: u64 = 1 << 9;
+const MAY_END_UNSEEN: u64 = 1 << 10;
 const CR8_SHIFT: u32 = 12;
 
 const SOFTWARE_ENABLED: u64 = 1 << 44;
@@ -21,7 +22,8 @@ const WINDOW: u64 = 0x1000;
 
 #[derive(Debug)]
 pub struct Shown {
-    /// The pending vector and whether there is one, whether the 8259's line gets through, CR8.
+    /// The pending vector and whether there is one, whether the 8259's line gets through, whether the interrupt in service
+    /// may end unseen, CR8.
     events: AtomicU64,
     /// IA32_APIC_BASE.
     base: AtomicU64,
@@ -51,7 +53,8 @@ impl Shown {
             .highest_pending()
             .map_or(0, |vector| PENDING | u64::from(vector));
         let extint = if lapic.accepts_extint() { EXTINT } else { 0 };
-        store(&self.events, pending | extint | lapic.cr8() << CR8_SHIFT);
+        let unseen = if lapic.may_end_unseen() { MAY_END_UNSEEN } else { 0 };
+        store(&self.events, pending | extint | unseen | lapic.cr8() << CR8_SHIFT);
         store(&self.base, lapic.base().bits());
         store(&self.window, lapic.window().unwrap_or(NO_WINDOW));
         store(&self.view, pack(&lapic.view()));
@@ -66,6 +69,11 @@ impl Shown {
     /// Whether the 8259's line reaches this vCPU.
     pub fn accepts_extint(&self) -> bool {
         self.events.load(Acquire) & EXTINT != 0
+    }
+
+    /// Whether the interrupt in service may end unseen.
+    pub fn may_end_unseen(&self) -> bool {
+        self.events.load(Acquire) & MAY_END_UNSEEN != 0
     }
 
     pub fn cr8(&self) -> u64 {

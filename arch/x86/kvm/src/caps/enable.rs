@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ring3_host::process::may_restart_machine;
 use ring3_kvm::Errno;
 use ring3_kvm::arch::Types;
 use ring3_uapi::KvmEnableCap;
@@ -57,6 +58,7 @@ pub const ON_VM: &[(u32, OnVm)] = &[
         put(&vm.arch().settings.user_space_msr, value)
     }),
     (KVM_CAP_X86_BUS_LOCK_EXIT, bus_lock_exit),
+    (KVM_CAP_EXIT_ON_EMULATION_FAILURE, exit_on_emulation_failure),
     (KVM_CAP_EXIT_HYPERCALL, |vm, value| {
         let value = within(value, pv::KVM_EXIT_HYPERCALL_VALID_MASK)?;
         put(&vm.arch().settings.hypercall_exits, value)
@@ -67,6 +69,8 @@ pub const ON_VM: &[(u32, OnVm)] = &[
     (KVM_CAP_X86_TRIPLE_FAULT_EVENT, |vm, value| {
         switch(&vm.arch().settings.triple_fault_event, value)
     }),
+    (KVM_CAP_X86_NOTIFY_VMEXIT, notify_vmexit),
+    (KVM_CAP_VM_DISABLE_NX_HUGE_PAGES, disable_nx_huge_pages),
     (KVM_CAP_X86_APIC_BUS_CYCLES_NS, bus_cycle),
 ];
 
@@ -121,6 +125,35 @@ fn disable_exits(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
         .settings
         .disabled_exits
         .fetch_or(value, Ordering::Relaxed);
+    Ok(0)
+}
+
+fn exit_on_emulation_failure(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
+    switch(&vm.arch().settings.exit_on_emulation_failure, within(value, 1)?)
+}
+
+/// The flags of KVM_CAP_X86_NOTIFY_VMEXIT.
+pub const NOTIFY: u64 = KVM_X86_NOTIFY_VMEXIT_ENABLED | KVM_X86_NOTIFY_VMEXIT_USER;
+
+/// Before there are vCPUs. The window, in the upper half, is as long as an event's delivery takes here.
+fn notify_vmexit(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
+    let flags = within(value & 0xffff_ffff, NOTIFY)?;
+    let _changes = vm.changes().lock();
+    if flags & KVM_X86_NOTIFY_VMEXIT_ENABLED == 0 || !vm.vcpus().is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    put(&vm.arch().settings.notify_vmexit, flags)
+}
+
+/// Before there are vCPUs, and, as in Linux, for those only who may restart the machine. No page is split here as it is.
+fn disable_nx_huge_pages(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
+    if !may_restart_machine() {
+        return Err(Errno::EPERM);
+    }
+    let _changes = vm.changes().lock();
+    if value != 0 || !vm.vcpus().is_empty() {
+        return Err(Errno::EINVAL);
+    }
     Ok(0)
 }
 

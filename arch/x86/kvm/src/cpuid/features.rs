@@ -219,6 +219,7 @@ pub mod pv {
     pub const NOP_IO_DELAY: u32 = 1;
     pub const CLOCKSOURCE2: u32 = 3;
     pub const STEAL_TIME: u32 = 5;
+    pub const PV_EOI: u32 = 6;
     pub const PV_UNHALT: u32 = 7;
     pub const PV_TLB_FLUSH: u32 = 9;
     pub const PV_SEND_IPI: u32 = 11;
@@ -230,6 +231,7 @@ pub mod pv {
         | 1 << NOP_IO_DELAY
         | 1 << CLOCKSOURCE2
         | 1 << STEAL_TIME
+        | 1 << PV_EOI
         | 1 << PV_UNHALT
         | 1 << PV_TLB_FLUSH
         | 1 << PV_SEND_IPI

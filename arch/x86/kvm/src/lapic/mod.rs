@@ -86,6 +86,8 @@ pub struct Lapic {
     requests: bool,
     /// Vectors whose EOI the I/O APIC (or the client's) wants to hear of.
     eoi_vectors: VectorSet,
+    /// Whether interrupts may end unseen, see [`Lapic::may_end_unseen`].
+    unseen_ends: bool,
     /// What [`Lapic::view`] shows has changed since it was last taken.
     view_changed: bool,
 }
@@ -102,6 +104,7 @@ impl Lapic {
             timer: Timer::default(),
             requests: false,
             eoi_vectors: VectorSet::default(),
+            unseen_ends: false,
             view_changed: true,
         };
         lapic.power_up_registers();

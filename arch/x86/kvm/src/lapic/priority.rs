@@ -59,8 +59,21 @@ impl Lapic {
         Some(vector)
     }
 
+    /// Whether the interrupt in service may end unseen, if that is allowed: nothing else waits, and nobody wants to know.
+    pub fn may_end_unseen(&self) -> bool {
+        self.unseen_ends
+            && !self.requests
+            && self
+                .highest_in_service()
+                .is_some_and(|vector| !self.eoi_vectors.contains(vector))
+    }
+
+    pub fn allow_unseen_ends(&mut self, allowed: bool) {
+        self.unseen_ends = allowed;
+    }
+
     /// A write to the EOI register. Without a vector in service it does nothing; guests do that.
-    pub(super) fn end_of_interrupt(&mut self) -> Option<EndOfInterrupt> {
+    pub fn end_of_interrupt(&mut self) -> Option<EndOfInterrupt> {
         let vector = self.regs.highest(Bank::InService)?;
         self.regs.assign(Bank::InService, vector, false);
         if !self.eoi_vectors.contains(vector) {

@@ -59,6 +59,7 @@ pub const KVM_SYSTEM_TIME: u32 = 0x12;
 pub const KVM_WALL_CLOCK_NEW: u32 = 0x4b56_4d00;
 pub const KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
 pub const KVM_STEAL_TIME: u32 = 0x4b56_4d03;
+pub const KVM_PV_EOI_EN: u32 = 0x4b56_4d04;
 pub const KVM_POLL_CONTROL: u32 = 0x4b56_4d05;
 
 pub const EFER: u32 = 0xc000_0080;

@@ -106,7 +106,7 @@ pub fn set(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno
     result
 }
 
-fn access<'a>(vcpu: &'a X86Vcpu, s: &'a mut VcpuState, index: u32) -> Access<'a> {
+pub(super) fn access<'a>(vcpu: &'a X86Vcpu, s: &'a mut VcpuState, index: u32) -> Access<'a> {
     Access {
         vcpu,
         unit: &mut s.unit,

@@ -12,6 +12,7 @@ pub mod ioctls;
 pub mod mce;
 pub mod misc;
 pub mod mtrr;
+pub mod one_reg;
 pub mod rows;
 pub mod storage;
 pub mod system;

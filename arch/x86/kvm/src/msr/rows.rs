@@ -2,7 +2,7 @@
 
 use super::index::*;
 use super::{Lists, Row, mce, misc, mtrr, system};
-use crate::{apic, clock, steal};
+use crate::{apic, clock, pv_eoi, steal};
 
 const SAVED: Lists = Lists::INDEX;
 const NONE: Lists = Lists::empty();
@@ -67,6 +67,7 @@ rows! {
     KVM_WALL_CLOCK_NEW  _ .. _ SAVED clock::msrs::read_wall_clock, clock::msrs::write_wall_clock_msr;
     KVM_SYSTEM_TIME_NEW _ .. _ SAVED clock::msrs::read_system_time, clock::msrs::write_system_time;
     KVM_STEAL_TIME      _ .. _ SAVED steal::msrs::read_steal, steal::msrs::write_steal;
+    KVM_PV_EOI_EN       _ .. _ SAVED pv_eoi::read, pv_eoi::write;
     KVM_POLL_CONTROL    _ .. _ SAVED steal::msrs::read_poll, steal::msrs::write_poll;
     AMD_TSC_RATIO       _ .. _ SAVED misc::plain, misc::write_tsc_ratio;
 

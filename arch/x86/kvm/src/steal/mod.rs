@@ -8,7 +8,7 @@
 //! its processor is not seen at the moment it happens: a vCPU is said to be away only while it is halted, which is what
 //! saves other vCPUs most of their interrupts.
 //!
-//! Not supported: asynchronous page faults, the paravirtual end of interrupt.
+//! Not supported: asynchronous page faults.
 
 pub mod msrs;
 

@@ -1,0 +1,93 @@
+//! The paravirtual end of interrupt: the guest clears a byte of its memory where it would write to the APIC.
+
+use crate::run::CODE;
+use crate::*;
+use ring3_client::VcpuExit;
+use ring3_uapi::KvmMsi;
+use ring3_uapi::x86::pv::MSR_KVM_PV_EOI_EN;
+use ring3_uapi::x86::*;
+
+const BYTE: u64 = 0x3000;
+const VECTOR: u8 = 0x41;
+const APIC_BASE: u32 = 0x1b;
+/// The spurious vector's register, and its bit that enables the APIC.
+const SVR: u32 = 0x80f;
+
+/// Whether the vector is in service.
+fn in_service(vcpu: &Vcpu) -> bool {
+    let regs = vcpu.get_lapic().unwrap().regs;
+    regs[0x120] & 2 != 0
+}
+
+#[test]
+fn an_interrupt_ends_without_a_write_to_the_apic() {
+    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let ram = memory(0x10000);
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
+        .unwrap();
+    // sti; hlt; jmp -3
+    ram.write(CODE as usize, &[0xfb, 0xf4, 0xeb, 0xfd]).unwrap();
+    // mov al, [BYTE]; out 10h, al; mov byte [BYTE], 0; out 11h, al; iret
+    let handler = [
+        0xa0, 0x00, 0x30, 0xe6, 0x10, 0xc6, 0x06, 0x00, 0x30, 0x00, 0xe6, 0x11, 0xcf,
+    ];
+    ram.write(0x2000, &handler).unwrap();
+    ram.store(4 * usize::from(VECTOR), &0x2000u32).unwrap();
+    let mut sregs = vcpu.get_sregs().unwrap();
+    (sregs.cs.base, sregs.cs.selector) = (0, 0);
+    vcpu.set_sregs(&sregs).unwrap();
+    let regs = KvmRegs {
+        rip: CODE,
+        rflags: 2,
+        rsp: 0x8000,
+        ..Default::default()
+    };
+    vcpu.set_regs(&regs).unwrap();
+    let base = vcpu.get_msr(APIC_BASE).unwrap();
+    assert_eq!(vcpu.set_msr(APIC_BASE, base | 1 << 10), OK, "x2APIC mode");
+    assert_eq!(vcpu.set_msr(SVR, 0x1ff), OK);
+    assert_eq!(vcpu.get_msr(MSR_KVM_PV_EOI_EN), Ok(0));
+    assert_eq!(
+        vcpu.set_msr(MSR_KVM_PV_EOI_EN, BYTE | 2 | 1),
+        Err(Errno::EINVAL),
+        "not aligned"
+    );
+    assert_eq!(vcpu.set_msr(MSR_KVM_PV_EOI_EN, BYTE | 1), OK);
+    assert_eq!(vcpu.get_msr(MSR_KVM_PV_EOI_EN), Ok(BYTE | 1));
+    let message = KvmMsi {
+        address_lo: 0xfee0_0000,
+        data: VECTOR.into(),
+        ..Default::default()
+    };
+    for _ in 0..3 {
+        assert_eq!(vm.signal_msi(&message), Ok(1));
+        let Ok(VcpuExit::IoOut(io)) = vcpu.run() else {
+            panic!("{:?}", vcpu.last_exit())
+        };
+        assert_eq!(
+            (io.port, vcpu.port_data(&io)),
+            (0x10, vec![1]),
+            "it may be cleared"
+        );
+        assert!(in_service(&vcpu));
+        assert_eq!(
+            ram.load::<u8>(BYTE as usize),
+            Ok(0),
+            "not while the guest is away"
+        );
+        let Ok(VcpuExit::IoOut(io)) = vcpu.run() else {
+            panic!("{:?}", vcpu.last_exit())
+        };
+        assert_eq!(io.port, 0x11);
+        assert!(!in_service(&vcpu), "it ended");
+    }
+    assert_eq!(vcpu.set_msr(MSR_KVM_PV_EOI_EN, 0), OK);
+    assert_eq!(vm.signal_msi(&message), Ok(1));
+    let Ok(VcpuExit::IoOut(io)) = vcpu.run() else {
+        panic!("{:?}", vcpu.last_exit())
+    };
+    assert_eq!((io.port, vcpu.port_data(&io)), (0x10, vec![0]), "no more");
+}
