@@ -35,6 +35,7 @@
 use crate::errno::Errno;
 use crate::irq::{IrqSource, Level, LineStatus, Route};
 use crate::memory::{Slot, SlotLimits};
+use crate::stats::StatRow;
 use crate::vcpu::{Seat, Vcpu};
 use crate::vm::Vm;
 use ring3_uapi::KvmEnableCap;
@@ -50,6 +51,10 @@ pub trait Types: Sized + Send + Sync + 'static {
     /// Which of the rows' architectures it is.
     const ARCH: Archs;
     const LIMITS: Limits;
+    /// What is counted besides what every VM counts.
+    const VM_STATS: &'static [StatRow];
+    /// What is counted besides what every vCPU counts.
+    const VCPU_STATS: &'static [StatRow];
 }
 
 /// Sizes that differ between architectures.
@@ -82,6 +87,10 @@ pub trait System: Types {
 pub trait Vms: Types {
     /// KVM_CREATE_VM. `kind` is its argument.
     fn create_vm(kind: u64) -> Result<Self::Vm, Errno>;
+    /// Whether the VM is one whose pages can be private.
+    fn has_private_memory(_vm: &Self::Vm) -> bool {
+        false
+    }
     /// A request of a VM that is not neutral.
     fn vm_ioctl(vm: &Arc<Vm<Self>>, request: u32, arg: u64) -> Result<i64, Errno>
     where

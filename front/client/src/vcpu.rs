@@ -4,7 +4,7 @@ use crate::handle::Fd;
 use crate::list::List;
 use crate::system::{get_cpuid, get_msrs};
 use crate::vm::plain;
-use crate::{Errno, VcpuExit};
+use crate::{Errno, Stats, VcpuExit};
 use ring3_host::shared::SharedPages;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::run::*;
@@ -82,6 +82,11 @@ impl Vcpu {
         nmi() = KVM_NMI;
         smi() = KVM_SMI;
         kvmclock_ctrl() = KVM_KVMCLOCK_CTRL;
+    }
+
+    /// KVM_GET_STATS_FD.
+    pub fn stats(&self) -> Result<Stats, Errno> {
+        Stats::new(self.fd.open(KVM_GET_STATS_FD, 0)?)
     }
 
     /// KVM_INTERRUPT.

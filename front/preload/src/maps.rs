@@ -2,6 +2,7 @@
 
 use ring3_host::shared::show_page;
 use std::ffi::{c_int, c_void};
+use std::os::fd::AsRawFd;
 
 const PAGE: usize = 4096;
 
@@ -49,7 +50,18 @@ macro_rules! mmaps {
             fd: c_int,
             offset: i64,
         ) -> *mut c_void {
-            // SAFETY: the client's own call, passed on as it is.
+            let mut fd = fd;
+            let nothing = match super::guest_memfd::mapped(fd, flags) {
+                Ok(nothing) => nothing,
+                Err(errno) => {
+                    super::fail(errno.0);
+                    return libc::MAP_FAILED;
+                }
+            };
+            if let Some(nothing) = &nothing {
+                fd = nothing.as_raw_fd();
+            }
+            // SAFETY: the client's own call, passed on, maybe with another file.
             let result = unsafe { libc::syscall(libc::SYS_mmap, at, len, rights, flags, fd, offset) };
             let at = result as *mut c_void;
             let shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);

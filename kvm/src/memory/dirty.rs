@@ -1,5 +1,6 @@
 //! Dirty logs: KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG.
 
+use super::book::Book;
 use super::{Memory, Slot};
 use crate::errno::Errno;
 use crate::vcpu::Request;
@@ -59,27 +60,26 @@ impl DirtyLog {
 }
 
 impl Memory {
-    fn logged_slot(&self, slot: u32) -> Result<(Arc<Slot>, Arc<DirtyLog>), Errno> {
+    fn logged_slot(&self, book: &Book, slot: u32) -> Result<(Arc<Slot>, Arc<DirtyLog>), Errno> {
         let (space, id) = ((slot >> 16) as u16, slot as u16);
         if space >= self.limits.address_spaces || id >= self.limits.user_slots {
             return Err(Errno::EINVAL);
         }
-        let slots = self.slots(space);
-        let slot = slots.by_id(id).ok_or(Errno::ENOENT)?;
+        let slot = book.slot(space, id).ok_or(Errno::ENOENT)?;
         let log = slot.dirty.as_ref().ok_or(Errno::ENOENT)?;
         Ok((Arc::clone(slot), Arc::clone(log)))
     }
 
     /// KVM_GET_DIRTY_LOG: clears the log, unless the client took that on itself (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).
     pub fn get_dirty_log(&self, args: &KvmDirtyLog) -> Result<(), Errno> {
-        let _changes = self.changes.lock();
-        let (_, log) = self.logged_slot(args.slot)?;
+        let book = self.changes.lock();
+        let (_, log) = self.logged_slot(&book, args.slot)?;
         let bits = if self.manual_protect() & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE != 0 {
             log.snapshot()
         } else {
             let bits = log.take();
             if bits.iter().any(|&word| word != 0) {
-                self.seats.request_all_and_wait(None, Request::TLB_FLUSH);
+                self.flush_all(Request::TLB_FLUSH);
             }
             bits
         };
@@ -88,13 +88,13 @@ impl Memory {
 
     /// KVM_CLEAR_DIRTY_LOG.
     pub fn clear_dirty_log(&self, args: &KvmClearDirtyLog) -> Result<(), Errno> {
-        let _changes = self.changes.lock();
+        let book = self.changes.lock();
         let (pages, first) = (u64::from(args.num_pages), args.first_page);
         let (space, id) = ((args.slot >> 16) as u16, args.slot as u16);
         if space >= self.limits.address_spaces || id >= self.limits.user_slots || first % 64 != 0 {
             return Err(Errno::EINVAL);
         }
-        let (slot, log) = self.logged_slot(args.slot)?;
+        let (slot, log) = self.logged_slot(&book, args.slot)?;
         let after = slot.pages().checked_sub(first).ok_or(Errno::EINVAL)?;
         if pages > after || (pages < after && pages % 64 != 0) {
             return Err(Errno::EINVAL);
@@ -107,7 +107,7 @@ impl Memory {
             cleared |= mask != 0 && word.fetch_and(!mask, SeqCst) & mask != 0;
         }
         if cleared {
-            self.seats.request_all_and_wait(None, Request::TLB_FLUSH);
+            self.flush_all(Request::TLB_FLUSH);
         }
         Ok(())
     }

@@ -4,11 +4,12 @@ use super::{Owned, Vcpu};
 use crate::arch::{Arch, Vcpus};
 use crate::errno::Errno;
 use crate::file::{File, FileKind, Overlay};
+use crate::stats::StatsFile;
 use crate::vm::Life;
 use ring3_host::signal::{SigSet, UNBLOCKABLE};
 use ring3_host::user::UserPtr;
 use ring3_uapi::KvmSignalMask;
-use ring3_uapi::ioctl::{self, KVM_RUN, KVM_SET_SIGNAL_MASK};
+use ring3_uapi::ioctl::{self, KVM_GET_STATS_FD, KVM_RUN, KVM_SET_SIGNAL_MASK};
 use std::sync::Arc;
 
 /// What stands behind a vCPU's descriptor.
@@ -41,6 +42,8 @@ impl<A: Arch> File for VcpuFile<A> {
         match request {
             KVM_RUN if arg != 0 => Err(Errno::EINVAL),
             KVM_RUN => vcpu.run(&mut owned),
+            // With the mutex held, nobody counts.
+            KVM_GET_STATS_FD => StatsFile::install(&self.life, vcpu.stats().open(vcpu.id())?),
             KVM_SET_SIGNAL_MASK => set_signal_mask(&mut owned, arg),
             _ => <A as Vcpus>::vcpu_ioctl(vcpu, &mut owned.arch, request, arg),
         }

@@ -1,7 +1,7 @@
 //! vCPUs: their descriptor, their requests and kicks, and the shell around KVM_RUN.
 //!
 //! [`seat`] is what other threads use (requests, kicks, waiting for a vCPU to be out of guest mode), [`run`] the system
-//! call, [`halt`] waiting for interrupts, [`stats`] the counters. What a vCPU *is* belongs to the architecture.
+//! call, [`halt`] waiting for interrupts. What a vCPU *is* belongs to the architecture.
 
 mod file;
 pub(crate) mod halt;
@@ -9,18 +9,17 @@ mod kick;
 mod mode;
 mod run;
 mod seat;
-pub mod stats;
 
 pub use halt::Polling;
 pub use kick::{Kick, KickBits};
 pub use seat::{GuestMode, PageNotice, PageNotices, Request, Requests, Seat, Seats};
-pub use stats::VcpuStats;
 
 pub(crate) use file::VcpuFile;
 
 use crate::arch::Arch;
 use crate::errno::Errno;
 use crate::ranks;
+use crate::stats::VcpuStats;
 use crate::vm::Vm;
 use ring3_host::lock::{RankedGuard, RankedMutex};
 use ring3_host::shared::SharedPages;
@@ -68,7 +67,7 @@ impl<A: Arch> Vcpu<A> {
                 },
             ),
             shared,
-            stats: vm.stats().add(),
+            stats: vm.stats().add::<A>(id)?,
             halt_poll: halt::HaltPoll::default(),
             immediate_exit: std::sync::atomic::AtomicBool::new(false),
         };

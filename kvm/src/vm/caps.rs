@@ -4,10 +4,14 @@ use super::Vm;
 use crate::arch::{Arch, System, Vms};
 use crate::errno::Errno;
 use ring3_uapi::cap::*;
-use ring3_uapi::{KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KvmEnableCap};
+use ring3_uapi::{
+    GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVM_MEMORY_ATTRIBUTE_PRIVATE, KvmEnableCap,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+const GUEST_MEMFD_FLAGS: u64 = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
 const MANUAL_PROTECT: u64 = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
 
 /// KVM_CHECK_EXTENSION, of `/dev/kvm` or of a VM.
@@ -29,14 +33,24 @@ pub(crate) fn check_extension<A: Arch>(vm: Option<&Vm<A>>, arg: u64) -> i64 {
         | KVM_CAP_ENABLE_CAP_VM
         | KVM_CAP_SYNC_MMU
         | KVM_CAP_IMMEDIATE_EXIT
+        | KVM_CAP_BINARY_STATS_FD
         | KVM_CAP_HALT_POLL => 1,
         KVM_CAP_READONLY_MEM => i64::from(limits.memory.readonly),
         KVM_CAP_COALESCED_MMIO => limits.coalesced_page.map_or(0, |page| page as i64),
         KVM_CAP_COALESCED_PIO => i64::from(limits.coalesced_page.is_some()),
         KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => MANUAL_PROTECT as i64,
         KVM_CAP_IRQ_ROUTING => i64::from(limits.irq_routes),
-        KVM_CAP_MULTI_ADDRESS_SPACE if limits.memory.address_spaces > 1 => {
-            i64::from(limits.memory.address_spaces)
+        KVM_CAP_MULTI_ADDRESS_SPACE => {
+            let all = limits.memory.address_spaces;
+            // With one, there is nothing to choose from.
+            i64::from(vm.map_or(all, |vm| vm.memory.address_spaces())) & !1
+        }
+        KVM_CAP_MEMORY_ATTRIBUTES if limits.memory.private => {
+            vm.map_or(KVM_MEMORY_ATTRIBUTE_PRIVATE, |vm| vm.memory.attributes()) as i64
+        }
+        KVM_CAP_GUEST_MEMFD => i64::from(limits.memory.private),
+        KVM_CAP_GUEST_MEMFD_FLAGS if limits.memory.private => {
+            vm.map_or(GUEST_MEMFD_FLAGS, |vm| vm.memory.guest_memfd_flags()) as i64
         }
         KVM_CAP_NR_MEMSLOTS => i64::from(limits.memory.user_slots),
         KVM_CAP_NR_VCPUS => {

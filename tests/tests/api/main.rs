@@ -7,9 +7,11 @@ mod debug;
 mod events;
 mod irq;
 mod memory;
+mod private;
 mod pv;
 mod registers;
 mod run;
+mod stats;
 mod system;
 
 use ring3_client::{Errno, Kvm, Memory, Vcpu, Vm};

@@ -314,6 +314,12 @@ fn fill_mmio(page: &SharedPages, gpa: GuestPhys, len: u8, data: [u8; 8], is_writ
     page.store(PAYLOAD, &payload);
 }
 
+/// Shows a memory fault, with which KVM_RUN returns EFAULT.
+pub fn memory_fault(page: &SharedPages, fault: &RunMemoryFault) {
+    reason(page, KVM_EXIT_MEMORY_FAULT);
+    page.store(PAYLOAD, fault);
+}
+
 fn fill_internal(page: &SharedPages, internal: &RunInternal) {
     reason(page, KVM_EXIT_INTERNAL_ERROR);
     page.store(PAYLOAD, internal);

@@ -126,6 +126,9 @@ pub fn going(vcpu: &X86Vcpu, unit: &mut Unit) {
         page.host().store(at + PREEMPTED, KVM_VCPU_PREEMPTED)
     });
     unit.steal.away = told.is_some();
+    if unit.steal.away {
+        vcpu.stats().at(crate::stats::PREEMPTION_REPORTED).add(1);
+    }
 }
 
 /// The vCPU is about to run, in guest mode: the record says so from now on, and what was stolen.
