@@ -69,7 +69,7 @@ impl MemoryFile {
             Ok(again) if fd::identity(&again)? == self.id => Ok(again),
             // Without /proc it can also be read and mapped.
             _ => {
-                let again = fd::dup_raw(file.as_raw_fd())?;
+                let again = fd::dup_for_client(file)?;
                 fd::set_cloexec(&again, fd::CloseOnExec::No)?;
                 rustix::fs::fcntl_setfl(&again, rustix::fs::fcntl_getfl(&again)? | OFlags::APPEND)?;
                 Ok(again)

@@ -66,7 +66,7 @@ impl ShownPages {
         let opened = match again {
             Ok(again) if fd::identity(&again)? == id => again,
             // Without /proc its position is shared, and writing fails otherwise than by EBADF.
-            _ => fd::dup_raw(kept.as_raw_fd())?,
+            _ => fd::dup_for_client(&kept)?,
         };
         *file = Some((kept, id));
         Ok(opened)

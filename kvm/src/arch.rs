@@ -64,6 +64,8 @@ pub struct Limits {
     pub vcpu_mmap_pages: usize,
     /// The page of that mapping that holds the coalesced ring.
     pub coalesced_page: Option<usize>,
+    /// The page of a vCPU's file that its dirty ring begins with, behind that mapping.
+    pub dirty_ring_page: Option<usize>,
     pub memory: SlotLimits,
     /// vCPUs in one VM, by default and at most.
     pub vcpus: u32,

@@ -3,6 +3,7 @@
 use crate::errno::Errno;
 use crate::memory::GuestMemfd;
 use ring3_host::shared::SharedPages;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The kind of a file.
@@ -54,6 +55,11 @@ pub trait File: Send + Sync {
 
     /// The guest_memfd that it is, if it is one.
     fn guest_memfd(&self) -> Option<&Arc<GuestMemfd>> {
+        None
+    }
+
+    /// The part that may only be mapped shared, and not to be executed, if there is one.
+    fn shared_only(&self) -> Option<Range<usize>> {
         None
     }
 

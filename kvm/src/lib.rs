@@ -4,8 +4,6 @@
 //! ([`vm`]), a vCPU ([`vcpu`]). Guest memory is in [`memory`], what answers I/O without the client in [`io`], interrupts on their way
 //! in [`irq`], passed-through devices in `vfio`, what was done in [`stats`]. What depends on the processor is asked of an architecture through the traits in [`arch`]; this crate names
 //! none. Locks are taken in the order of [`ranks`].
-//!
-//! Not supported yet: the dirty ring.
 #![forbid(unsafe_code)]
 
 pub mod arch;

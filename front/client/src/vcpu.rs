@@ -48,6 +48,11 @@ impl Vcpu {
         &self.run
     }
 
+    /// Maps the first `len` bytes once more: the dirty ring is behind what [`Vcpu::run_page`] has.
+    pub fn map_all(&self, len: usize) -> Result<SharedPages, Errno> {
+        self.fd.0.map(len)
+    }
+
     plain! {
         get_regs() -> KvmRegs = KVM_GET_REGS;
         get_sregs() -> KvmSregs = KVM_GET_SREGS;

@@ -25,6 +25,7 @@ use ring3_host::signal::{self, Shield};
 use ring3_kvm::{Files, open_system};
 use ring3_uapi::ioctl::is_kvm;
 use ring3_x86_kvm::X86;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,6 +121,16 @@ pub fn overlay(fd: RawFd) -> Option<Overlay> {
     }
     let _work = Shield::enter();
     files.get(fd)?.overlay()
+}
+
+/// The part of a descriptor's file that may only be mapped shared, and not to be executed, if there is one.
+pub fn shared_only(fd: RawFd) -> Option<Range<usize>> {
+    let files = files().filter(|files| files.is_ours(fd))?;
+    if process::is_forked_child() {
+        return None;
+    }
+    let _work = Shield::enter();
+    files.get(fd)?.shared_only()
 }
 
 /// The guest_memfd that a descriptor stands for. In a forked child it is none of ours any more.

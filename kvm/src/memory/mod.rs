@@ -44,12 +44,15 @@ pub use slots::{Memslots, Slot, SlotPage};
 
 use crate::ranks;
 use crate::stats::{VmStats, rows};
+use crate::vcpu::dirty_ring::DirtyPage;
 use crate::vcpu::{Request, Seats};
 use book::Book;
 use code::CodeMaps;
 use ring3_host::lock::RankedMutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 /// What an architecture allows of memslots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +96,11 @@ pub struct Memory {
     aliased: AtomicBool,
     /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.
     manual_protect: AtomicU64,
+    /// Bytes of each vCPU's dirty ring, or zero.
+    dirty_ring_size: AtomicU32,
+    /// What has to go to a dirty ring, and whether there is anything.
+    unclaimed: Mutex<Vec<DirtyPage>>,
+    any_unclaimed: AtomicBool,
 }
 
 impl Memory {
@@ -115,6 +123,9 @@ impl Memory {
             changes: RankedMutex::new(ranks::SLOTS, Book::default()),
             aliased: AtomicBool::new(false),
             manual_protect: AtomicU64::new(0),
+            dirty_ring_size: AtomicU32::new(0),
+            unclaimed: Mutex::default(),
+            any_unclaimed: AtomicBool::new(false),
         }
     }
 

@@ -172,7 +172,8 @@ impl Memory {
             return Ok(Some(Arc::clone(log)));
         }
         let log = DirtyLog::new(pages)?;
-        if self.manual_protect() & KVM_DIRTY_LOG_INITIALLY_SET != 0 {
+        // What is in the log goes to no ring.
+        if self.manual_protect() & KVM_DIRTY_LOG_INITIALLY_SET != 0 && self.dirty_ring_size() == 0 {
             log.mark_all(pages);
         }
         Ok(Some(Arc::new(log)))

@@ -7,6 +7,7 @@ use super::code::SlotCode;
 use super::dirty::DirtyLog;
 use super::guest_memfd::Binding;
 use super::ranges::Ranges;
+use crate::vcpu::dirty_ring::DirtyPage;
 use ring3_host::mem::{HostPage, HostRegion};
 use ring3_uapi::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY};
 use std::sync::Arc;
@@ -132,11 +133,17 @@ impl<'a> SlotPage<'a> {
         !self.slot.readonly()
     }
 
-    /// Enters it in the dirty log, if there is one: before the write, or before it becomes writable in a TLB.
+    /// Enters it in the dirty log, if there is one. Whether it was not there, and is to go to a dirty ring, too.
     #[inline]
-    pub fn mark_dirty(&self) {
-        if let Some(log) = &self.slot.dirty {
-            log.mark(self.index);
+    pub(crate) fn mark_dirty(&self) -> bool {
+        self.slot.dirty.as_ref().is_some_and(|log| log.mark(self.index))
+    }
+
+    /// It, as a dirty ring names it.
+    pub(crate) fn dirty(&self) -> DirtyPage {
+        DirtyPage {
+            slot: u32::from(self.slot.space) << 16 | u32::from(self.slot.id),
+            index: self.index,
         }
     }
 

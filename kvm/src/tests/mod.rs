@@ -74,6 +74,7 @@ impl Types for Tiny {
     const LIMITS: Limits = Limits {
         vcpu_mmap_pages: 3,
         coalesced_page: Some(2),
+        dirty_ring_page: Some(16),
         memory: SlotLimits {
             user_slots: 16,
             address_spaces: 2,

@@ -54,8 +54,10 @@ fn capabilities_say_what_is_there() {
         (KVM_CAP_GUEST_MEMFD, 1),
         (KVM_CAP_GUEST_MEMFD_FLAGS, 3),
         (KVM_CAP_MEMORY_ATTRIBUTES, 0),
+        (KVM_CAP_DIRTY_LOG_RING, 1 << 20),
+        (KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 1 << 20),
         // Absent.
-        (KVM_CAP_DIRTY_LOG_RING, 0),
+        (KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0),
     ] {
         assert_eq!(check(cap), answer, "{cap}");
     }

@@ -6,10 +6,12 @@ use crate::errno::Errno;
 use crate::file::{File, FileKind, Overlay};
 use crate::stats::StatsFile;
 use crate::vm::Life;
+use ring3_host::addr::PAGE_SIZE;
 use ring3_host::signal::{SigSet, UNBLOCKABLE};
 use ring3_host::user::UserPtr;
 use ring3_uapi::KvmSignalMask;
 use ring3_uapi::ioctl::{self, KVM_GET_STATS_FD, KVM_RUN, KVM_SET_SIGNAL_MASK};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What stands behind a vCPU's descriptor.
@@ -51,6 +53,12 @@ impl<A: Arch> File for VcpuFile<A> {
 
     fn broken(&self) {
         self.life.broken();
+    }
+
+    fn shared_only(&self) -> Option<Range<usize>> {
+        self.vcpu.dirty_ring()?;
+        let first = A::LIMITS.dirty_ring_page? * PAGE_SIZE as usize;
+        Some(first..self.vcpu.pages().len())
     }
 
     fn overlay(&self) -> Option<Overlay> {

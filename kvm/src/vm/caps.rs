@@ -3,6 +3,7 @@
 use super::Vm;
 use crate::arch::{Arch, System, Vms};
 use crate::errno::Errno;
+use crate::vcpu::dirty_ring::{ENTRY, MOST};
 use ring3_uapi::cap::*;
 use ring3_uapi::{
     GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_DIRTY_LOG_INITIALLY_SET,
@@ -39,6 +40,9 @@ pub(crate) fn check_extension<A: Arch>(vm: Option<&Vm<A>>, arg: u64) -> i64 {
         KVM_CAP_COALESCED_MMIO => limits.coalesced_page.map_or(0, |page| page as i64),
         KVM_CAP_COALESCED_PIO => i64::from(limits.coalesced_page.is_some()),
         KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => MANUAL_PROTECT as i64,
+        KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL if limits.dirty_ring_page.is_some() => {
+            i64::from(MOST * ENTRY)
+        }
         KVM_CAP_IRQ_ROUTING => i64::from(limits.irq_routes),
         KVM_CAP_MULTI_ADDRESS_SPACE => {
             let all = limits.memory.address_spaces;
@@ -74,6 +78,13 @@ pub(super) fn enable<A: Arch>(vm: &Arc<Vm<A>>, cap: &KvmEnableCap) -> Result<i64
                 return Err(Errno::EINVAL);
             }
             vm.memory.set_manual_protect(cap.args[0]);
+            Ok(0)
+        }
+        KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL if A::LIMITS.dirty_ring_page.is_some() => {
+            let _changes = vm.changes.lock();
+            // Of the argument, Linux looks at the lower half.
+            vm.memory
+                .set_dirty_ring_size(cap.args[0] as u32, !vm.vcpus().is_empty())?;
             Ok(0)
         }
         KVM_CAP_HALT_POLL => {

@@ -52,6 +52,7 @@ rows! {
     KVM_SET_USER_MEMORY_REGION2 => |file, arg| set_region(&file.vm, &read::<KvmUserspaceMemoryRegion2>(arg)?.into());
     KVM_GET_DIRTY_LOG => |file, arg| done(file.vm.memory.get_dirty_log(&read(arg)?));
     KVM_CLEAR_DIRTY_LOG => |file, arg| done(file.vm.memory.clear_dirty_log(&read(arg)?));
+    KVM_RESET_DIRTY_RINGS => |file, _| reset_dirty_rings(&file.vm);
     KVM_REGISTER_COALESCED_MMIO => |file, arg| done(coalesced::register(&file.vm.io, &read(arg)?));
     KVM_UNREGISTER_COALESCED_MMIO => |file, arg| done(coalesced::unregister(&file.vm.io, &read(arg)?));
     KVM_IOEVENTFD => |file, arg| done(ioeventfd::ioctl(&file.vm.io, &read(arg)?));
@@ -105,6 +106,12 @@ fn create_guest_memfd<A: Arch>(life: &Arc<Life<A>>, arg: u64) -> Result<i64, Err
         return Err(Errno::ENOTTY);
     }
     guest_memfd::create(life, &read(arg)?)
+}
+
+fn reset_dirty_rings<A: Arch>(vm: &Vm<A>) -> Result<i64, Errno> {
+    let vcpus = vm.vcpus();
+    vm.memory
+        .reset_dirty_rings(vcpus.iter().filter_map(|vcpu| vcpu.dirty_ring()))
 }
 
 fn irq_line_status<A: Arch>(vm: &Vm<A>, arg: u64) -> Result<i64, Errno> {

@@ -4,6 +4,7 @@
 //! which is the oracle, or ring3's under `ring3 run`; without one they are skipped then, each by name.
 
 mod debug;
+mod dirty_ring;
 mod events;
 mod irq;
 mod memory;

@@ -130,6 +130,10 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
         vcpu.shared().posted.take_unhalted();
         s.unit.mp_state = KVM_MP_STATE_RUNNABLE;
     }
+    if vcpu.dirty_ring_full() {
+        vcpu.set_exit_reason(ring3_uapi::exit::KVM_EXIT_DIRTY_RING_FULL);
+        return Ok(Turn::Exit);
+    }
     let Some(guest) = vcpu.seat().enter_guest() else {
         return Ok(Turn::Again);
     };

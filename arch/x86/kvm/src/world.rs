@@ -38,7 +38,7 @@ impl Memory for Machine<'_> {
         if !page.writable() {
             return Backing::Mmio;
         }
-        page.mark_dirty();
+        self.vcpu.mark_dirty(&page);
         Backing::Ram {
             page: page.host(),
             direct: page.direct_write(),
@@ -84,7 +84,7 @@ impl Memory for Machine<'_> {
             // Linux maps a page writable, and so logs it, when the guest first reaches it. Clients' tests expect that
             // of code at least.
             if page.writable() && !page.has_code() {
-                page.mark_dirty();
+                self.vcpu.mark_dirty(&page);
             }
             self.vcpu
                 .vm()

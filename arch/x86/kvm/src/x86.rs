@@ -13,7 +13,7 @@ use ring3_uapi::KvmEnableCap;
 use ring3_uapi::arch::Archs;
 use ring3_uapi::cap::KVM_CAP_SPLIT_IRQCHIP;
 use ring3_uapi::ioctl::KVM_NMI;
-use ring3_uapi::x86::{KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_X86_SW_PROTECTED_VM};
+use ring3_uapi::x86::{KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_DIRTY_LOG_PAGE_OFFSET, KVM_X86_SW_PROTECTED_VM};
 
 use crate::vcpu::{Shared, VcpuState};
 use crate::vm::VmArch;
@@ -35,6 +35,7 @@ impl Types for X86 {
     const LIMITS: Limits = Limits {
         vcpu_mmap_pages: 3,
         coalesced_page: Some(KVM_COALESCED_MMIO_PAGE_OFFSET),
+        dirty_ring_page: Some(KVM_DIRTY_LOG_PAGE_OFFSET),
         memory: SlotLimits {
             user_slots: 32764,
             address_spaces: 1,

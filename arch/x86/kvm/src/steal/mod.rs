@@ -107,7 +107,7 @@ fn on_record<R>(
     let at = unit.steal.address();
     let memory = vcpu.vm().memory();
     let page = unit.slots.lookup(memory, at.page()).filter(SlotPage::writable)?;
-    page.mark_dirty();
+    vcpu.mark_dirty(&page);
     let result = act(&page, at.offset()).ok();
     memory.code_written(None, &page, Lines::of(at.offset(), SIZE));
     result
