@@ -40,12 +40,25 @@ pub fn with_raw<R>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Res
     Ok(call(unsafe { BorrowedFd::borrow_raw(fd) }))
 }
 
-/// Another descriptor (close-on-exec) for what the client's number `fd` stands for.
+/// Another descriptor of our own (close-on-exec) for what the client's number `fd` stands for. Its number is high from the
+/// first, so that none that the client has just closed seems to be open again.
 pub fn dup_raw(fd: RawFd) -> io::Result<OwnedFd> {
     with_raw(fd, |fd| {
-        rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(io::Error::from)
+        match rustix::io::fcntl_dupfd_cloexec(fd, FIRST_OF_OURS) {
+            // The client may have fewer than that.
+            Err(Errno::INVAL | Errno::MFILE) => dup_for_client(fd),
+            result => Ok(result?),
+        }
     })?
 }
+
+/// Another descriptor (close-on-exec) to give to the client.
+pub(crate) fn dup_for_client(fd: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 0)?)
+}
+
+/// Where descriptors of our own are: the client's come out as without us.
+const FIRST_OF_OURS: RawFd = 960;
 
 /// Takes over the descriptor with number `fd`, or `None` if it is not open.
 ///
@@ -77,8 +90,7 @@ pub enum CloseOnExec {
 
 /// Moves a descriptor of our own to a high number, so that the client's numbers come out as without us.
 pub fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
-    const FIRST: RawFd = 960;
-    rustix::io::fcntl_dupfd_cloexec(&fd, FIRST).unwrap_or(fd)
+    rustix::io::fcntl_dupfd_cloexec(&fd, FIRST_OF_OURS).unwrap_or(fd)
 }
 
 /// A close-on-exec memfd of `size` zero bytes.
@@ -214,6 +226,8 @@ mod tests {
     #[test]
     fn ours_move_up() {
         let fd = out_of_the_way(eventfd().unwrap());
-        assert!(fd.as_raw_fd() >= 960);
+        assert!(fd.as_raw_fd() >= FIRST_OF_OURS);
+        assert!(dup_raw(fd.as_raw_fd()).unwrap().as_raw_fd() >= FIRST_OF_OURS);
+        assert!(dup_for_client(&fd).unwrap().as_raw_fd() < FIRST_OF_OURS);
     }
 }

@@ -16,10 +16,12 @@ pub mod fd;
 pub mod futex;
 pub mod lock;
 pub mod mem;
+pub mod memory_file;
 pub mod native;
 pub mod process;
 pub mod random;
 pub mod shared;
+pub mod shown;
 pub mod signal;
 mod sys;
 #[doc(hidden)]

@@ -12,7 +12,8 @@ static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 /// The process that asked.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-fn pid() -> u32 {
+/// Its number.
+pub fn id() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
@@ -38,7 +39,7 @@ pub fn remember() -> std::io::Result<()> {
         let mark = new_mark()?;
         // SAFETY: the page is mapped for ever.
         unsafe { &*mark }.store(REMEMBERED, Relaxed);
-        OWNER.store(pid(), Relaxed);
+        OWNER.store(id(), Relaxed);
         // If another thread was first, its page does, and this one is left alone.
         let _ = MARK.compare_exchange(std::ptr::null_mut(), mark, Release, Relaxed);
     }
@@ -56,7 +57,7 @@ pub fn settle(work: impl FnOnce()) {
     let mark = unsafe { &*mark };
     if mark.compare_exchange(CHILD, SETTLING, Acquire, Relaxed).is_ok() {
         work();
-        OWNER.store(pid(), Relaxed);
+        OWNER.store(id(), Relaxed);
         mark.store(REMEMBERED, Release);
     }
     while mark.load(Acquire) == SETTLING {
@@ -85,7 +86,7 @@ pub fn is_forked_child() -> bool {
 /// Whether this is any other process than the one remembered, a child of `vfork` included. A system call.
 pub fn is_another() -> bool {
     let owner = OWNER.load(Relaxed);
-    owner != 0 && owner != pid()
+    owner != 0 && owner != id()
 }
 
 #[cfg(test)]

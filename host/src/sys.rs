@@ -122,6 +122,30 @@ unsafe fn syscall4(number: u64, a: u64, b: u64, c: u64, d: u64) -> Result<u64, E
     }
 }
 
+/// Whether two descriptors of this process stand for the same open file; `None` where the kernel does not say.
+pub(crate) fn same_file(a: i32, b: i32) -> Option<bool> {
+    const KCMP: i64 = 312;
+    const KCMP_FILE: u64 = 0;
+    let pid = rustix::process::getpid().as_raw_nonzero().get() as u64;
+    let result: i64;
+    // SAFETY: the call only compares; the kernel clobbers RCX and R11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") KCMP => result,
+            in("rdi") pid,
+            in("rsi") pid,
+            in("rdx") KCMP_FILE,
+            in("r10") a as u32 as u64,
+            in("r8") b as u32 as u64,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    (result >= 0).then_some(result == 0)
+}
+
 /// Reads and, with `new`, replaces what `signal` does.
 ///
 /// # Safety

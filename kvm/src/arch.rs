@@ -35,6 +35,7 @@
 use crate::errno::Errno;
 use crate::irq::{IrqSource, Level, LineStatus, Route};
 use crate::memory::{Slot, SlotLimits};
+use crate::stats::StatRow;
 use crate::tables::Tables;
 use crate::vcpu::{Seat, Vcpu};
 use crate::vm::Vm;
@@ -51,6 +52,10 @@ pub trait Types: Sized + Send + Sync + 'static {
     /// Which of the rows' architectures it is.
     const ARCH: Archs;
     const LIMITS: Limits;
+    /// What is counted besides what every VM counts.
+    const VM_STATS: &'static [StatRow];
+    /// What is counted besides what every vCPU counts.
+    const VCPU_STATS: &'static [StatRow];
 }
 
 /// Sizes that differ between architectures.
@@ -60,6 +65,8 @@ pub struct Limits {
     pub vcpu_mmap_pages: usize,
     /// The page of that mapping that holds the coalesced ring.
     pub coalesced_page: Option<usize>,
+    /// The page of a vCPU's file that its dirty ring begins with, behind that mapping.
+    pub dirty_ring_page: Option<usize>,
     pub memory: SlotLimits,
     /// vCPUs in one VM, by default and at most.
     pub vcpus: u32,
@@ -87,6 +94,10 @@ pub trait System: Types {
 pub trait Vms: Types {
     /// KVM_CREATE_VM. `kind` is its argument.
     fn create_vm(kind: u64) -> Result<Self::Vm, Errno>;
+    /// Whether the VM is one whose pages can be private.
+    fn has_private_memory(_vm: &Self::Vm) -> bool {
+        false
+    }
     /// A request of a VM that is not neutral.
     fn vm_ioctl(vm: &Arc<Vm<Self>>, request: u32, arg: u64) -> Result<i64, Errno>
     where

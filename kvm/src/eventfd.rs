@@ -9,7 +9,6 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct EventFd {
     fd: Arc<OwnedFd>,
-    id: Option<u64>,
 }
 
 impl EventFd {
@@ -19,9 +18,7 @@ impl EventFd {
         if !fd::is_eventfd(&fd) {
             return Err(Errno::EINVAL);
         }
-        let fd = fd::out_of_the_way(fd);
-        let id = eventfd::id(&fd);
-        Ok(EventFd { fd: Arc::new(fd), id })
+        Ok(EventFd { fd: Arc::new(fd) })
     }
 
     /// The descriptor, for waiting.
@@ -41,13 +38,8 @@ impl EventFd {
         }
     }
 
-    /// The kernel's number of it, if that can be told.
-    pub fn id(&self) -> Option<u64> {
-        self.id
-    }
-
-    /// Whether both are the same eventfd. All share one inode, so it is the kernel's number of them that tells.
+    /// Whether both are the same eventfd.
     pub fn is(&self, other: &EventFd) -> bool {
-        self.id.is_some() && self.id == other.id
+        eventfd::same(&*self.fd, &*other.fd)
     }
 }

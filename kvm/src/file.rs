@@ -1,7 +1,9 @@
 //! What stands behind a file descriptor of the API.
 
 use crate::errno::Errno;
+use crate::memory::GuestMemfd;
 use ring3_host::shared::SharedPages;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The kind of a file.
@@ -16,15 +18,18 @@ pub enum FileKind {
     Device,
     /// From KVM_GET_STATS_FD.
     Stats,
+    /// From KVM_CREATE_GUEST_MEMFD.
+    GuestMemfd,
 }
 
 impl FileKind {
-    pub(crate) const ALL: [FileKind; 5] = [
+    pub(crate) const ALL: [FileKind; 6] = [
         FileKind::System,
         FileKind::Vm,
         FileKind::Vcpu,
         FileKind::Device,
         FileKind::Stats,
+        FileKind::GuestMemfd,
     ];
 }
 
@@ -48,13 +53,20 @@ pub trait File: Send + Sync {
     /// A request panicked: what it left half done is not to be used any more.
     fn broken(&self) {}
 
+    /// The guest_memfd that it is, if it is one.
+    fn guest_memfd(&self) -> Option<&Arc<GuestMemfd>> {
+        None
+    }
+
+    /// The part that may only be mapped shared, and not to be executed, if there is one.
+    fn shared_only(&self) -> Option<Range<usize>> {
+        None
+    }
+
     /// The page that is not its memfd's own, if there is one.
     fn overlay(&self) -> Option<Overlay> {
         None
     }
-
-    /// Called before the client reads the descriptor, so that the memfd behind it holds what is to be read.
-    fn refresh(&self) {}
 }
 
 /// A descriptor inherited by a forked child, where the object is not: every request gets EIO.

@@ -2,10 +2,8 @@
 //!
 //! A client's ioctl comes in through a [`file::File`] found in the process's table ([`files`]): `/dev/kvm` ([`system`]), a VM
 //! ([`vm`]), a vCPU ([`vcpu`]). Guest memory is in [`memory`], what answers I/O without the client in [`io`], interrupts on their way
-//! in [`irq`], passed-through devices in `vfio`. What depends on the processor is asked of an architecture through the traits in [`arch`]; this crate names
+//! in [`irq`], passed-through devices in `vfio`, what was done in [`stats`]. What depends on the processor is asked of an architecture through the traits in [`arch`]; this crate names
 //! none. Locks are taken in the order of [`ranks`].
-//!
-//! Not supported yet: the dirty ring, memory attributes and guest_memfd, KVM_GET_STATS_FD.
 #![forbid(unsafe_code)]
 
 pub mod arch;
@@ -17,6 +15,7 @@ pub mod io;
 pub mod irq;
 pub mod memory;
 pub mod ranks;
+pub mod stats;
 pub mod system;
 pub mod tables;
 pub mod vcpu;

@@ -32,7 +32,7 @@ impl Tables {
         tables.vm.extend(vm::REQUESTS);
         tables.vcpu.extend(vcpu::REQUESTS);
         tables.device.extend(vm::DEVICE_REQUESTS);
-        tables.capabilities.extend(vm::capabilities());
+        tables.capabilities.extend(vm::capabilities::<A>());
         tables.enabled_on_vm.extend(vm::enabled::<A>());
         tables.exits.extend(vcpu::EXITS);
         if vfio::exists::<A>() {

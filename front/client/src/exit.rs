@@ -34,6 +34,9 @@ pub enum VcpuExit {
     SystemEvent(RunSystemEvent),
     InternalError(RunInternal),
     FailEntry(RunFailEntry),
+    DirtyRingFull,
+    /// With EFAULT from the run.
+    MemoryFault(RunMemoryFault),
     Unknown(RunHw),
     /// Any other, by number.
     Other(u32),
@@ -76,6 +79,8 @@ impl VcpuExit {
             KVM_EXIT_SYSTEM_EVENT => VcpuExit::SystemEvent(run.load(PAYLOAD)),
             KVM_EXIT_INTERNAL_ERROR => VcpuExit::InternalError(run.load(PAYLOAD)),
             KVM_EXIT_FAIL_ENTRY => VcpuExit::FailEntry(run.load(PAYLOAD)),
+            KVM_EXIT_DIRTY_RING_FULL => VcpuExit::DirtyRingFull,
+            KVM_EXIT_MEMORY_FAULT => VcpuExit::MemoryFault(run.load(PAYLOAD)),
             KVM_EXIT_UNKNOWN => VcpuExit::Unknown(run.load(PAYLOAD)),
             other => VcpuExit::Other(other),
         }

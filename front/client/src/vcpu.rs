@@ -4,7 +4,7 @@ use crate::handle::Fd;
 use crate::list::List;
 use crate::system::{get_cpuid, get_msrs};
 use crate::vm::plain;
-use crate::{Errno, VcpuExit};
+use crate::{Errno, Stats, VcpuExit};
 use ring3_host::shared::SharedPages;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::run::*;
@@ -48,6 +48,11 @@ impl Vcpu {
         &self.run
     }
 
+    /// Maps the first `len` bytes once more: the dirty ring is behind what [`Vcpu::run_page`] has.
+    pub fn map_all(&self, len: usize) -> Result<SharedPages, Errno> {
+        self.fd.0.map(len)
+    }
+
     plain! {
         get_regs() -> KvmRegs = KVM_GET_REGS;
         get_sregs() -> KvmSregs = KVM_GET_SREGS;
@@ -82,6 +87,11 @@ impl Vcpu {
         nmi() = KVM_NMI;
         smi() = KVM_SMI;
         kvmclock_ctrl() = KVM_KVMCLOCK_CTRL;
+    }
+
+    /// KVM_GET_STATS_FD.
+    pub fn stats(&self) -> Result<Stats, Errno> {
+        Stats::new(self.fd.open(KVM_GET_STATS_FD, 0)?)
     }
 
     /// KVM_INTERRUPT.

@@ -2,7 +2,8 @@
 
 use crate::handle::Fd;
 use crate::list::List;
-use crate::{Errno, Memory, Vcpu};
+use crate::{Errno, Memory, Stats, Vcpu};
+use ring3_host::shared::SharedPages;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use ring3_uapi::*;
@@ -225,6 +226,22 @@ impl Vm {
         self.fd.value(KVM_RESET_DIRTY_RINGS, 0)
     }
 
+    /// KVM_CREATE_GUEST_MEMFD.
+    pub fn create_guest_memfd(&self, size: u64, flags: u64) -> Result<GuestMemfd, Errno> {
+        let mut args = KvmCreateGuestMemfd {
+            size,
+            flags,
+            reserved: [0; 6],
+        };
+        let fd = self.fd.update(KVM_CREATE_GUEST_MEMFD, &mut args)?;
+        self.fd.0.adopt(fd as RawFd).map(Fd).map(GuestMemfd)
+    }
+
+    /// KVM_GET_STATS_FD.
+    pub fn stats(&self) -> Result<Stats, Errno> {
+        Stats::new(self.fd.open(KVM_GET_STATS_FD, 0)?)
+    }
+
     /// KVM_CREATE_DEVICE.
     pub fn create_device(&self, type_: u32) -> Result<Device, Errno> {
         let mut device = KvmCreateDevice {
@@ -273,6 +290,41 @@ impl Vm {
             flags,
             ..Default::default()
         })
+    }
+}
+
+/// Memory of KVM_CREATE_GUEST_MEMFD.
+#[derive(Debug)]
+pub struct GuestMemfd(Fd);
+
+impl GuestMemfd {
+    /// The descriptor's number.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.0.0.as_raw_fd()
+    }
+
+    /// Any request.
+    pub fn raw(&self, request: u32, arg: u64) -> Result<i64, Errno> {
+        self.0.value(request, arg)
+    }
+
+    /// Maps the first `len` bytes.
+    pub fn map(&self, len: usize) -> Result<SharedPages, Errno> {
+        self.0.0.map(len)
+    }
+
+    /// All of a part of it as a slot, `memory` being what is not private.
+    pub fn region(&self, slot: u32, gpa: u64, memory: &Memory, offset: u64) -> KvmUserspaceMemoryRegion2 {
+        KvmUserspaceMemoryRegion2 {
+            slot,
+            flags: KVM_MEM_GUEST_MEMFD,
+            guest_phys_addr: gpa,
+            memory_size: memory.size() as u64,
+            userspace_addr: memory.address(),
+            guest_memfd_offset: offset,
+            guest_memfd: self.as_raw_fd() as u32,
+            ..Default::default()
+        }
     }
 }
 

@@ -9,8 +9,6 @@
 //!
 //! A number that came or went unseen (over a socket, by a system call made without the C library) is noticed at the first
 //! request that gives it away. An object whose only descriptor is on its way in a socket is gone.
-//!
-//! Not supported: reading statistics descriptors.
 #![forbid(unsafe_code)]
 
 pub mod path;
@@ -19,13 +17,17 @@ mod trace;
 
 pub use ring3_kvm::{Errno, FileKind, Overlay};
 
+use ring3_kvm::memory::GuestMemfd;
+
 use ring3_host::fd::{CloseOnExec, constant_memfd, set_cloexec, with_raw};
 use ring3_host::process;
 use ring3_host::signal::{self, Shield};
 use ring3_kvm::{Files, open_system};
 use ring3_uapi::ioctl::is_kvm;
 use ring3_x86_kvm::X86;
+use std::ops::Range;
 use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether the process ever opened the device.
@@ -37,13 +39,21 @@ fn files() -> Option<&'static Files> {
     OPENED.load(Ordering::Acquire).then(Files::process)
 }
 
+/// Whether the process ever opened the device.
+pub fn is_open() -> bool {
+    OPENED.load(Ordering::Acquire)
+}
+
 /// Opens `/dev/kvm`; from now on handlers of signals are watched, because they must interrupt KVM_RUN.
 pub fn open_device(cloexec: CloseOnExec) -> Result<RawFd, Errno> {
     if process::is_forked_child() {
         settle();
     }
     process::remember()?;
-    signal::activate();
+    // Handlers installed unseen are looked for when a vCPU is made.
+    if !signal::is_active() {
+        signal::activate();
+    }
     trace::start();
     let _work = Shield::enter();
     OPENED.store(true, Ordering::Release);
@@ -123,6 +133,27 @@ pub fn overlay(fd: RawFd) -> Option<Overlay> {
     }
     let _work = Shield::enter();
     files.get(fd)?.overlay()
+}
+
+/// The part of a descriptor's file that may only be mapped shared, and not to be executed, if there is one.
+pub fn shared_only(fd: RawFd) -> Option<Range<usize>> {
+    let files = files().filter(|files| files.is_ours(fd))?;
+    if process::is_forked_child() {
+        return None;
+    }
+    let _work = Shield::enter();
+    files.get(fd)?.shared_only()
+}
+
+/// The guest_memfd that a descriptor stands for. In a forked child it is none of ours any more.
+#[inline]
+pub fn guest_memfd(fd: RawFd) -> Option<Arc<GuestMemfd>> {
+    let files = files().filter(|files| files.kind(fd) == Some(FileKind::GuestMemfd))?;
+    if process::is_forked_child() {
+        return None;
+    }
+    let _work = Shield::enter();
+    files.get(fd)?.guest_memfd().cloned()
 }
 
 /// The table, if this process may change it: a child of `vfork` may not, since it is the parent's too.

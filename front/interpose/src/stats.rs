@@ -1,6 +1,6 @@
 //! What the process's guests did, in the file that `RING3_STATS` names.
 
-use ring3_kvm::vcpu::stats::{Totals, forget, process_totals};
+use ring3_kvm::stats::{Totals, forget, process_totals};
 use std::ffi::OsString;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -1,13 +1,13 @@
 //! `libring3.so`: the C library's symbols that concern KVM, in front of the C library's own.
 //!
-//! What does not concern us goes on as the system call it stands for ([`files`], [`maps`], [`presence`]), or, about signals, to
+//! What does not concern us goes on as the system call it stands for ([`files`], [`maps`], [`presence`], [`guest_memfd`]), or, about signals, to
 //! the next library's symbol as long as `/dev/kvm` was never opened ([`signals`], [`masks`]): a program that never does
 //! notices nothing. Variadic functions are defined with their optional argument fixed, which x86-64 calls alike.
 //!
-//! Not supported: clients that make system calls without the C library (static programs), `fopen` of the device, and
-//! reading statistics descriptors.
+//! Not supported: clients that make system calls without the C library (static programs), and `fopen` of the device.
 
 mod files;
+mod guest_memfd;
 mod maps;
 mod masks;
 mod presence;

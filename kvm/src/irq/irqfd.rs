@@ -15,8 +15,7 @@ use crate::vm::Vm;
 use ring3_host::event::Watch;
 use ring3_host::lock::RankedMutex;
 use ring3_uapi::{KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KvmIrqfd};
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -38,29 +37,31 @@ struct Entry {
     _binding: Binding,
 }
 
-/// The eventfds that stand for a GSI, of whatever VM, by the kernel's numbers of them.
-static BOUND: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+/// The eventfds that stand for a GSI, of whatever VM.
+static BOUND: Mutex<Vec<Arc<Irqfd>>> = Mutex::new(Vec::new());
+
+fn bound() -> MutexGuard<'static, Vec<Arc<Irqfd>>> {
+    BOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// An eventfd's entry there, as an eventfd can stand for one GSI only.
-struct Binding(Option<u64>);
+struct Binding(Arc<Irqfd>);
 
 impl Binding {
-    fn new(event: &EventFd) -> Result<Binding, Errno> {
-        let id = event.id();
-        if let Some(id) = id
-            && !BOUND.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
-        {
+    fn new(irqfd: &Arc<Irqfd>) -> Result<Binding, Errno> {
+        let mut bound = bound();
+        if bound.iter().any(|other| other.event.is(&irqfd.event)) {
             return Err(Errno::EBUSY);
         }
-        Ok(Binding(id))
+        bound.push(Arc::clone(irqfd));
+        Ok(Binding(Arc::clone(irqfd)))
     }
 }
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        if let Some(id) = self.0 {
-            BOUND.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        }
+        // This one's is not the last, so nothing is closed under the lock.
+        bound().retain(|other| !Arc::ptr_eq(other, &self.0));
     }
 }
 
@@ -131,7 +132,7 @@ fn assign<A: Arch>(vm: &Arc<Vm<A>>, args: &KvmIrqfd) -> Result<(), Errno> {
         state: RankedMutex::new(ranks::IRQFD, State::Active),
     });
     let mut lists = vm.irqs().irqfds.lists.lock();
-    let binding = Binding::new(&irqfd.event)?;
+    let binding = Binding::new(&irqfd)?;
     // An eventfd that is signalled already fires as soon as it is watched.
     let (weak, of) = (Arc::downgrade(vm), Arc::clone(&irqfd));
     let watch = vm

@@ -37,7 +37,9 @@ impl Memory {
             if !page.writable() {
                 return Err(HostFault);
             }
-            page.mark_dirty();
+            if page.mark_dirty() {
+                self.unclaimed(page.dirty());
+            }
             page.host().write(here.offset(), &bytes[done..done + len])?;
             written.push((page, Lines::of(here.offset(), len)));
             done += len;

@@ -119,7 +119,7 @@ impl Memory {
     /// as it may have waited.
     pub fn mark_code(&self, me: &Seat, page: &SlotPage<'_>, lines: Lines) {
         let host = page.host();
-        let word = page.slot().code.lines(host);
+        let word = page.code_word();
         let mut state = self.code.state.lock();
         let before = word.fetch_or(lines.0, SeqCst);
         if before != 0 && !state.spreading.contains(&host) {
@@ -156,19 +156,25 @@ impl Memory {
         self.for_each_gfn(host, page.gfn(), |gfn| {
             self.seats.notice_others(None, PageNotice::CodeDropped(gfn));
         });
-        page.slot().code.lines(host).store(0, SeqCst);
+        page.code_word().store(0, SeqCst);
         true
     }
 
     /// Calls `each` with every guest page number of a host page but `known`.
     fn for_each_gfn(&self, host: HostPage, known: u64, mut each: impl FnMut(u64)) {
+        // Says so before a slot that shows the same memory can be found, and not after the marks were looked at.
+        if !self.aliased.load(SeqCst) {
+            return;
+        }
         let number = host.address().page();
         for space in &self.spaces {
             let slots = Arc::clone(&space.read());
             for slot in slots.iter() {
-                let index = number.wrapping_sub(slot.region.address().page());
-                if index < slot.pages() && slot.base + index != known {
-                    each(slot.base + index);
+                for region in slot.regions() {
+                    let index = number.wrapping_sub(region.address().page());
+                    if index < slot.pages() && slot.base + index != known {
+                        each(slot.base + index);
+                    }
                 }
             }
         }

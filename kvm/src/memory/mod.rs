@@ -19,25 +19,40 @@
 //! * *Code appears* ([`code`]): lines are marked, then the other vCPUs lose their TLB entries for the page and are waited for,
 //!   and only then are the bytes read to be translated. A write that the translator misses comes after, finds the page not
 //!   direct, and is reported.
-//! * *The slot changes*: all of the above at once, by SLOTS_CHANGED.
+//! * *The slot changes*, or whether a page is private: all of the above at once, by SLOTS_CHANGED.
+//!
+//! # Private pages
+//!
+//! Where a VM has such, whether a page is private is part of the snapshot, too ([`attributes`]). A private page is in the slot's
+//! guest_memfd ([`guest_memfd`]) and is nowhere if the slot has none.
 
 mod access;
+mod attributes;
+mod book;
 pub mod code;
 mod dirty;
+pub(crate) mod guest_memfd;
+mod ranges;
 mod region;
 mod slots;
 
 pub use code::Lines;
 pub use dirty::DirtyLog;
+pub use guest_memfd::GuestMemfd;
 pub use region::SlotSpec;
 pub use slots::{Memslots, Slot, SlotPage};
 
 use crate::ranks;
-use crate::vcpu::Seats;
+use crate::stats::{VmStats, rows};
+use crate::vcpu::dirty_ring::DirtyPage;
+use crate::vcpu::{Request, Seats};
+use book::Book;
 use code::CodeMaps;
 use ring3_host::lock::RankedMutex;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 /// What an architecture allows of memslots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +62,8 @@ pub struct SlotLimits {
     /// 2 where system management mode sees memory of its own.
     pub address_spaces: u16,
     pub readonly: bool,
+    /// Whether there is guest_memfd, and a type of VM with private pages.
+    pub private: bool,
 }
 
 /// An address space: which view of memory a vCPU has.
@@ -65,26 +82,60 @@ impl Space {
 /// A VM's memory.
 #[derive(Debug)]
 pub struct Memory {
+    /// Tells VMs apart.
+    id: u64,
     limits: SlotLimits,
+    private: bool,
     spaces: Box<[Space]>,
     seats: Arc<Seats>,
+    stats: Arc<VmStats>,
     code: CodeMaps,
-    /// Held by whoever changes slots or clears logs.
-    changes: RankedMutex<()>,
+    /// Held by whoever changes slots or attributes, or clears logs.
+    changes: RankedMutex<Book>,
+    /// What the book says, for everybody: whether memory may be shown by more than one slot.
+    aliased: AtomicBool,
     /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.
     manual_protect: AtomicU64,
+    /// Bytes of each vCPU's dirty ring, or zero.
+    dirty_ring_size: AtomicU32,
+    /// What has to go to a dirty ring, and whether there is anything.
+    unclaimed: Mutex<Vec<DirtyPage>>,
+    any_unclaimed: AtomicBool,
 }
 
 impl Memory {
-    pub fn new(limits: SlotLimits, seats: Arc<Seats>) -> Memory {
+    /// `private` says whether pages can be private.
+    pub(crate) fn new(limits: SlotLimits, private: bool, seats: &Arc<Seats>, stats: &Arc<VmStats>) -> Memory {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let limits = SlotLimits {
+            // As in Linux.
+            address_spaces: if private { 1 } else { limits.address_spaces },
+            ..limits
+        };
         Memory {
+            id: LAST.fetch_add(1, Relaxed),
             limits,
+            private,
             spaces: (0..limits.address_spaces).map(|_| Space::default()).collect(),
-            seats,
+            seats: Arc::clone(seats),
+            stats: Arc::clone(stats),
             code: CodeMaps::default(),
-            changes: RankedMutex::new(ranks::SLOTS, ()),
+            changes: RankedMutex::new(ranks::SLOTS, Book::default()),
+            aliased: AtomicBool::new(false),
             manual_protect: AtomicU64::new(0),
+            dirty_ring_size: AtomicU32::new(0),
+            unclaimed: Mutex::default(),
+            any_unclaimed: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn address_spaces(&self) -> u16 {
+        self.limits.address_spaces
+    }
+
+    /// Whether the VM's pages can be private.
+    fn has_private(&self) -> bool {
+        self.private
     }
 
     /// The slots of an address space now. Holding them keeps no change from happening; see the module's head.
@@ -101,7 +152,7 @@ impl Memory {
             space,
             generation,
             slots: self.slots(space),
-            last: 0,
+            last: (0, 0),
         }
     }
 
@@ -130,6 +181,14 @@ impl Memory {
         self.manual_protect.store(options, Relaxed);
     }
 
+    /// Has every vCPU forget what it keeps of pages, and waits until each was out of guest mode.
+    fn flush_all(&self, request: Request) {
+        let interrupted = self.seats.request_all_and_wait(None, request);
+        let counts = self.stats.shown();
+        counts.at(rows::REMOTE_TLB_FLUSH_REQUESTS).add(1);
+        counts.at(rows::REMOTE_TLB_FLUSH).add(interrupted.into());
+    }
+
     fn manual_protect(&self) -> u64 {
         self.manual_protect.load(Relaxed)
     }
@@ -142,7 +201,7 @@ pub struct SlotsView {
     generation: u64,
     slots: Arc<Memslots>,
     /// The place among the slots of the one found last.
-    last: usize,
+    last: slots::Place,
 }
 
 impl SlotsView {

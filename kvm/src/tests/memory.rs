@@ -307,3 +307,41 @@ fn no_vcpu_uses_a_slot_once_it_is_gone() {
     });
     assert!(vcpu.vcpu.with_state(|state| state.slots_changed) > 0);
 }
+
+#[test]
+fn private_pages_are_one_more_change_of_slots() {
+    let machine = Machine::private();
+    let memory = memory(4);
+    assert_eq!(machine.set_region(&region(memory.address().0)), Ok(0));
+    let set = |attributes| {
+        machine.call(
+            ring3_uapi::ioctl::KVM_SET_MEMORY_ATTRIBUTES,
+            &ring3_uapi::KvmMemoryAttributes {
+                address: 0x10_1000,
+                size: 0x1000,
+                attributes,
+                flags: 0,
+            },
+        )
+    };
+    let vcpu = machine.vcpu(0);
+    let changes = || {
+        assert_eq!(vcpu.run(), Ok(0));
+        vcpu.vcpu
+            .with_state(|state| std::mem::take(&mut state.slots_changed))
+    };
+    changes();
+    let there = |gfn| machine.vm.memory().slots(0).lookup(gfn).is_some();
+    assert_eq!(set(ring3_uapi::KVM_MEMORY_ATTRIBUTE_PRIVATE), Ok(0));
+    assert_eq!((changes(), there(0x101), there(0x102)), (1, false, true));
+    assert_eq!(set(ring3_uapi::KVM_MEMORY_ATTRIBUTE_PRIVATE), Ok(0));
+    assert_eq!(changes(), 0, "nothing new");
+    assert_eq!(set(0), Ok(0));
+    assert_eq!((changes(), there(0x101)), (1, true));
+    // There is one address space only.
+    let elsewhere = KvmUserspaceMemoryRegion {
+        slot: 1 << 16,
+        ..region(memory.address().0)
+    };
+    assert_eq!(machine.set_region(&elsewhere), Err(Errno::EINVAL));
+}

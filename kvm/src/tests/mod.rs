@@ -18,6 +18,7 @@ use crate::file::File;
 use crate::files::Files;
 use crate::irq::{IrqSource, Level, LineStatus, Route};
 use crate::memory::{Slot, SlotLimits};
+use crate::stats::{StatKind, StatRow, stat};
 use crate::vcpu::{KickBits, PageNotices, Polling, Request, Seat, Vcpu};
 use crate::vm::{Vm, VmFile};
 use ring3_host::fd::adopt_raw;
@@ -54,6 +55,7 @@ pub struct TinyVcpu {
 #[derive(Default)]
 pub struct TinyVm {
     pub controller: AtomicBool,
+    private: bool,
     pub driven: Mutex<Vec<(Route, IrqSource, Level)>>,
 }
 
@@ -61,6 +63,8 @@ pub struct TinyVm {
 pub const OWN_REQUEST: u32 = 0xaefe;
 pub const OWN_DEVICE: u32 = 77;
 const PINS: u32 = 8;
+/// The type of VM with private memory; the other is zero.
+const PRIVATE: u64 = 1;
 
 impl Types for Tiny {
     type Vm = TinyVm;
@@ -70,15 +74,19 @@ impl Types for Tiny {
     const LIMITS: Limits = Limits {
         vcpu_mmap_pages: 3,
         coalesced_page: Some(2),
+        dirty_ring_page: Some(16),
         memory: SlotLimits {
             user_slots: 16,
             address_spaces: 2,
             readonly: true,
+            private: true,
         },
         vcpus: 4,
         vcpu_ids: 16,
         irq_routes: 32,
     };
+    const VM_STATS: &'static [StatRow] = &[];
+    const VCPU_STATS: &'static [StatRow] = &[stat("own", StatKind::Count)];
 }
 
 impl System for Tiny {
@@ -109,11 +117,18 @@ impl Device for TinyDevice {
 
 impl Vms for Tiny {
     fn create_vm(kind: u64) -> Result<TinyVm, Errno> {
-        if kind == 0 {
-            Ok(TinyVm::default())
+        if kind <= PRIVATE {
+            Ok(TinyVm {
+                private: kind == PRIVATE,
+                ..TinyVm::default()
+            })
         } else {
             Err(Errno::EINVAL)
         }
+    }
+
+    fn has_private_memory(vm: &TinyVm) -> bool {
+        vm.private
     }
 
     fn vm_ioctl(_: &Arc<Vm<Tiny>>, request: u32, arg: u64) -> Result<i64, Errno> {
@@ -231,7 +246,16 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Machine {
-        let vm = Vm::<Tiny>::create(0).expect("kind 0 exists");
+        Machine::of(0)
+    }
+
+    /// With private memory.
+    pub fn private() -> Machine {
+        Machine::of(PRIVATE)
+    }
+
+    fn of(kind: u64) -> Machine {
+        let vm = Vm::<Tiny>::create(kind).expect("it exists");
         let file = Arc::new(VmFile::new(Arc::clone(&vm)));
         Machine { vm, file }
     }

@@ -2,10 +2,11 @@
 
 use super::{Machine, OWN_REQUEST, Step};
 use crate::errno::Errno;
+use crate::stats::rows;
 use crate::vcpu::Polling;
 use ring3_host::time::monotonic_now;
 use ring3_uapi::cap::KVM_CAP_HALT_POLL;
-use ring3_uapi::ioctl::{KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_GET_STATS_FD, KVM_RUN};
+use ring3_uapi::ioctl::{KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_RUN};
 use ring3_uapi::{KvmEnableCap, run as page};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -39,8 +40,6 @@ fn requests_find_their_handlers() {
     assert_eq!(vcpu.fd.ioctl(OWN_REQUEST, 0), Ok(0));
     assert_eq!(vcpu.fd.ioctl(KVM_RUN, 1), Err(Errno::EINVAL));
     assert_eq!(vcpu.fd.ioctl(0x5401, 0), Err(Errno::EINVAL));
-    // As where there are no binary statistics.
-    assert_eq!(vcpu.fd.ioctl(KVM_GET_STATS_FD, 0), Err(Errno::EINVAL));
     assert_eq!(vcpu.fd.ioctl(KVM_CREATE_VCPU, 0), Err(Errno::EINVAL));
 }
 
@@ -89,8 +88,8 @@ fn a_halt_ends_with_an_event_or_in_time() {
         assert_eq!(runs.join().expect("no panic"), Ok(0));
         assert!(monotonic_now().since(start) >= 10_000_000);
     });
-    assert_eq!(vcpu.vcpu.stats().halt_wakeup.get(), 2);
-    assert_eq!(vcpu.vcpu.stats().blocking.get(), 0);
+    assert_eq!(vcpu.vcpu.stats().at(rows::HALT_WAKEUP).get(), 2);
+    assert_eq!(vcpu.vcpu.stats().at(rows::BLOCKING).get(), 0);
 }
 
 /// Halts `times` times for `ns` each; the time it polled.
@@ -106,7 +105,7 @@ fn polled(machine: &Machine, id: u32, times: u32, ns: u64, polling: Polling) -> 
     });
     assert_eq!(vcpu.run(), Ok(0));
     let stats = vcpu.vcpu.stats();
-    stats.halt_poll_fail_ns.get() + stats.halt_poll_success_ns.get()
+    stats.at(rows::HALT_POLL_FAIL_NS).get() + stats.at(rows::HALT_POLL_SUCCESS_NS).get()
 }
 
 #[test]

@@ -28,7 +28,8 @@ fn the_device_makes_vms() {
     drop(kvm);
     assert_eq!(vm.file().kind(), FileKind::Vm);
     assert_eq!(vm.ioctl(OWN_REQUEST, 5), Ok(5));
-    assert_eq!(vm.ioctl(KVM_GET_STATS_FD, 0), Err(Errno::ENOTTY));
+    let stats = Open(vm.ioctl(KVM_GET_STATS_FD, 0).unwrap() as RawFd);
+    assert_eq!(Files::process().kind(stats.0), Some(FileKind::Stats));
 }
 
 #[test]
@@ -49,10 +50,14 @@ fn capabilities_say_what_is_there() {
         (KVM_CAP_MAX_VCPUS, i64::from(Tiny::LIMITS.vcpus)),
         (KVM_CAP_MAX_VCPU_ID, 16),
         (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 3),
+        (KVM_CAP_BINARY_STATS_FD, 1),
+        (KVM_CAP_GUEST_MEMFD, 1),
+        (KVM_CAP_GUEST_MEMFD_FLAGS, 3),
+        (KVM_CAP_MEMORY_ATTRIBUTES, 0),
+        (KVM_CAP_DIRTY_LOG_RING, 1 << 20),
+        (KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 1 << 20),
         // Absent.
-        (KVM_CAP_BINARY_STATS_FD, 0),
-        (KVM_CAP_DIRTY_LOG_RING, 0),
-        (KVM_CAP_GUEST_MEMFD, 0),
+        (KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0),
     ] {
         assert_eq!(check(cap), answer, "{cap}");
     }
@@ -151,7 +156,7 @@ fn a_panic_costs_the_vm_and_no_more() {
     vcpu.guest(|_| Step::Halt(None, Polling::Allowed));
     std::thread::scope(|scope| {
         let runs = scope.spawn(|| vcpu.run());
-        while vcpu.vcpu.stats().blocking.get() == 0 {
+        while vcpu.vcpu.stats().at(crate::stats::rows::BLOCKING).get() == 0 {
             std::thread::yield_now();
         }
         assert_eq!(

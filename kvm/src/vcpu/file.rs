@@ -4,11 +4,14 @@ use super::{Owned, Vcpu};
 use crate::arch::{Arch, Vcpus};
 use crate::errno::Errno;
 use crate::file::{File, FileKind, Overlay};
+use crate::stats::StatsFile;
 use crate::vm::Life;
+use ring3_host::addr::PAGE_SIZE;
 use ring3_host::signal::{SigSet, UNBLOCKABLE};
 use ring3_host::user::UserPtr;
 use ring3_uapi::KvmSignalMask;
-use ring3_uapi::ioctl::{self, KVM_RUN, KVM_SET_SIGNAL_MASK};
+use ring3_uapi::ioctl::{self, KVM_GET_STATS_FD, KVM_RUN, KVM_SET_SIGNAL_MASK};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What stands behind a vCPU's descriptor.
@@ -18,7 +21,7 @@ pub(crate) struct VcpuFile<A: Arch> {
     pub life: Arc<Life<A>>,
 }
 
-type Handler<A> = fn(&Arc<Vcpu<A>>, &mut Owned<A>, u64) -> Result<i64, Errno>;
+type Handler<A> = fn(&VcpuFile<A>, &mut Owned<A>, u64) -> Result<i64, Errno>;
 
 macro_rules! rows {
     ($($request:ident => $handler:expr;)*) => {
@@ -36,7 +39,9 @@ macro_rules! rows {
 }
 
 rows! {
-    KVM_RUN => |vcpu, owned, arg| if arg == 0 { vcpu.run(owned) } else { Err(Errno::EINVAL) };
+    KVM_RUN => |file, owned, arg| if arg == 0 { file.vcpu.run(owned) } else { Err(Errno::EINVAL) };
+    // With the mutex held, nobody counts.
+    KVM_GET_STATS_FD => |file, _, _| StatsFile::install(&file.life, file.vcpu.stats().open(file.vcpu.id())?);
     KVM_SET_SIGNAL_MASK => |_, owned, arg| set_signal_mask(owned, arg);
 }
 
@@ -61,13 +66,19 @@ impl<A: Arch> File for VcpuFile<A> {
         }
         let mut owned = vcpu.owned();
         match handler::<A>(request) {
-            Some(handle) => handle(vcpu, &mut owned, arg),
+            Some(handle) => handle(self, &mut owned, arg),
             None => <A as Vcpus>::vcpu_ioctl(vcpu, &mut owned.arch, request, arg),
         }
     }
 
     fn broken(&self) {
         self.life.broken();
+    }
+
+    fn shared_only(&self) -> Option<Range<usize>> {
+        self.vcpu.dirty_ring()?;
+        let first = A::LIMITS.dirty_ring_page? * PAGE_SIZE as usize;
+        Some(first..self.vcpu.pages().len())
     }
 
     fn overlay(&self) -> Option<Overlay> {

@@ -6,6 +6,7 @@
 use super::Vcpu;
 use super::kick::KickBits;
 use crate::arch::Arch;
+use crate::stats::rows;
 use ring3_host::time::{Monotonic, monotonic_now};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -77,27 +78,31 @@ impl<A: Arch> Vcpu<A> {
             std::hint::spin_loop();
             polled_until = monotonic_now();
         }
-        let stats = self.stats();
+        let stats = self.stats().shown();
         let slept = !kick.pending() && deadline.is_none_or(|deadline| polled_until < deadline) && {
-            stats.blocking.set(1);
+            stats.at(rows::BLOCKING).set(1);
             let slept = kick.sleep(deadline);
-            stats.blocking.set(0);
+            stats.at(rows::BLOCKING).set(0);
             slept
         };
         let end = monotonic_now();
         if window != 0 {
-            stats.halt_attempted_poll.add(1);
+            stats.at(rows::HALT_ATTEMPTED_POLL).add(1);
             let polled = polled_until.since(start);
             if slept {
-                stats.halt_poll_fail_ns.add(polled);
+                stats.at(rows::HALT_POLL_FAIL_NS).add(polled);
+                stats.add_time(rows::HALT_POLL_FAIL_HIST, polled);
             } else {
-                stats.halt_successful_poll.add(1);
-                stats.halt_poll_success_ns.add(polled);
+                stats.at(rows::HALT_SUCCESSFUL_POLL).add(1);
+                stats.at(rows::HALT_POLL_SUCCESS_NS).add(polled);
+                stats.add_time(rows::HALT_POLL_SUCCESS_HIST, polled);
             }
         }
         if slept {
-            stats.halt_wait_ns.add(end.since(polled_until));
-            stats.halt_wakeup.add(1);
+            let waited = end.since(polled_until);
+            stats.at(rows::HALT_WAIT_NS).add(waited);
+            stats.add_time(rows::HALT_WAIT_HIST, waited);
+            stats.at(rows::HALT_WAKEUP).add(1);
         }
         if polling == Polling::Allowed {
             self.halt_poll.learn(most, end.since(start));

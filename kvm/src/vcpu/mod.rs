@@ -1,29 +1,32 @@
 //! vCPUs: their descriptor, their requests and kicks, and the shell around KVM_RUN.
 //!
 //! [`seat`] is what other threads use (requests, kicks, waiting for a vCPU to be out of guest mode), [`run`] the system
-//! call, [`halt`] waiting for interrupts, [`stats`] the counters. What a vCPU *is* belongs to the architecture.
+//! call, [`halt`] waiting for interrupts. What a vCPU *is* belongs to the architecture.
 
+pub(crate) mod dirty_ring;
 mod file;
 pub(crate) mod halt;
 mod kick;
 mod mode;
 mod run;
 mod seat;
-pub mod stats;
 
 pub(crate) use file::REQUESTS;
 pub use halt::{DEFAULT_MOST_NS as DEFAULT_HALT_POLL_NS, Polling};
 pub use kick::{Kick, KickBits};
 pub(crate) use run::EXITS;
 pub use seat::{GuestMode, PageNotice, PageNotices, Request, Requests, Seat, Seats};
-pub use stats::VcpuStats;
 
 pub(crate) use file::VcpuFile;
 
 use crate::arch::Arch;
 use crate::errno::Errno;
+use crate::memory::SlotPage;
 use crate::ranks;
+use crate::stats::VcpuStats;
 use crate::vm::Vm;
+use dirty_ring::DirtyRing;
+use ring3_host::addr::PAGE_SIZE;
 use ring3_host::lock::{RankedGuard, RankedMutex};
 use ring3_host::shared::SharedPages;
 use ring3_host::signal::SigSet;
@@ -48,6 +51,7 @@ pub struct Vcpu<A: Arch> {
     shared: A::Shared,
     stats: Arc<VcpuStats>,
     halt_poll: halt::HaltPoll,
+    dirty_ring: Option<DirtyRing>,
     /// What `immediate_exit` was when the current KVM_RUN began.
     immediate_exit: std::sync::atomic::AtomicBool,
 }
@@ -56,12 +60,22 @@ impl<A: Arch> Vcpu<A> {
     /// A vCPU and the descriptor that the client maps its pages from.
     pub(crate) fn create(vm: &Arc<Vm<A>>, id: u32, index: u32) -> Result<(Arc<Vcpu<A>>, OwnedFd), Errno> {
         let seat = Arc::new(Seat::new(id, index));
-        let (pages, fd) = SharedPages::create(&format!("kvm-vcpu:{id}"), A::LIMITS.vcpu_mmap_pages)?;
+        let ring = vm.memory().dirty_ring_size();
+        let (run, after) = (A::LIMITS.vcpu_mmap_pages, A::LIMITS.dirty_ring_page.unwrap_or(0));
+        let all = if ring == 0 {
+            run
+        } else {
+            after + ring as usize / PAGE_SIZE as usize
+        };
+        let (pages, fd) = SharedPages::create(&format!("kvm-vcpu:{id}"), all)?;
+        let pages = Arc::new(pages);
+        let at = after * PAGE_SIZE as usize;
+        let dirty_ring = (ring != 0).then(|| DirtyRing::new(Arc::clone(&pages), at, ring));
         let (arch, shared) = A::create_vcpu(vm, &seat)?;
         let vcpu = Vcpu {
             seat,
             vm: Arc::clone(vm),
-            pages: Arc::new(pages),
+            pages,
             owned: RankedMutex::new(
                 ranks::VCPU,
                 Owned {
@@ -70,8 +84,9 @@ impl<A: Arch> Vcpu<A> {
                 },
             ),
             shared,
-            stats: vm.stats().add(),
+            stats: vm.stats().add::<A>(id)?,
             halt_poll: halt::HaltPoll::default(),
+            dirty_ring,
             immediate_exit: std::sync::atomic::AtomicBool::new(false),
         };
         Ok((Arc::new(vcpu), fd))
@@ -116,6 +131,35 @@ impl<A: Arch> Vcpu<A> {
     /// Sets `exit_reason` in the run page.
     pub fn set_exit_reason(&self, reason: u32) {
         self.pages.store(page::EXIT_REASON, &reason);
+    }
+
+    /// Enters a page in the dirty log, if there is one: before the write, or before it becomes writable in a TLB. By the vCPU's
+    /// thread.
+    #[inline]
+    pub fn mark_dirty(&self, page: &SlotPage<'_>) {
+        if page.mark_dirty()
+            && let Some(ring) = &self.dirty_ring
+            && ring.push(page.dirty())
+        {
+            self.seat.kick().post(KickBits::REQUEST);
+        }
+    }
+
+    /// Whether the vCPU has to wait for the client to empty its dirty ring (KVM_EXIT_DIRTY_RING_FULL). By its thread, before it
+    /// runs the guest.
+    #[inline]
+    pub fn dirty_ring_full(&self) -> bool {
+        let Some(ring) = &self.dirty_ring else {
+            return false;
+        };
+        for page in self.vm.memory().take_unclaimed() {
+            ring.push(page);
+        }
+        ring.is_full()
+    }
+
+    pub(crate) fn dirty_ring(&self) -> Option<&DirtyRing> {
+        self.dirty_ring.as_ref()
     }
 
     fn sample_immediate_exit(&self) {

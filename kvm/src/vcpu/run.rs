@@ -24,7 +24,6 @@ impl<A: Arch> Vcpu<A> {
         drop(scope);
         if result == Err(Errno::EINTR) && kick.contains(KickBits::SIGNAL) {
             self.set_exit_reason(KVM_EXIT_INTR);
-            self.stats.signal_exits.add(1);
         }
         result.map(|()| 0)
     }

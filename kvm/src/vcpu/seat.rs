@@ -243,11 +243,13 @@ impl Seats {
     }
 
     /// Posts `request` to every vCPU but `me`, and returns when each of them is out of guest mode or has come back through
-    /// its requests. `me` is the calling thread's vCPU, if it is one's.
-    pub fn request_all_and_wait(&self, me: Option<&Seat>, request: Request) {
+    /// its requests. `me` is the calling thread's vCPU, if it is one's. Whether one was in guest mode.
+    pub fn request_all_and_wait(&self, me: Option<&Seat>, request: Request) -> bool {
         let all = self.all();
         self.others(&all, me).for_each(|seat| seat.request(request));
+        let interrupted = self.others(&all, me).any(|seat| seat.in_guest());
         self.wait_others(&all, me);
+        interrupted
     }
 
     /// As [`Seats::request_all_and_wait`], with a notice about a page.

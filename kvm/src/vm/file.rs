@@ -6,7 +6,8 @@ use crate::errno::Errno;
 use crate::file::{File, FileKind};
 use crate::io::{coalesced, ioeventfd};
 use crate::irq;
-use crate::memory::SlotSpec;
+use crate::memory::{SlotSpec, guest_memfd};
+use crate::stats::StatsFile;
 use ring3_host::user::UserPtr;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::{KvmIrqLevel, KvmIrqRouting, KvmUserspaceMemoryRegion, KvmUserspaceMemoryRegion2};
@@ -51,6 +52,7 @@ rows! {
     KVM_SET_USER_MEMORY_REGION2 => |file, arg| set_region(&file.vm, &read::<KvmUserspaceMemoryRegion2>(arg)?.into());
     KVM_GET_DIRTY_LOG => |file, arg| done(file.vm.memory.get_dirty_log(&read(arg)?));
     KVM_CLEAR_DIRTY_LOG => |file, arg| done(file.vm.memory.clear_dirty_log(&read(arg)?));
+    KVM_RESET_DIRTY_RINGS => |file, _| reset_dirty_rings(&file.vm);
     KVM_REGISTER_COALESCED_MMIO => |file, arg| done(coalesced::register(&file.vm.io, &read(arg)?));
     KVM_UNREGISTER_COALESCED_MMIO => |file, arg| done(coalesced::unregister(&file.vm.io, &read(arg)?));
     KVM_IOEVENTFD => |file, arg| done(ioeventfd::ioctl(&file.vm.io, &read(arg)?));
@@ -60,6 +62,9 @@ rows! {
     KVM_IRQ_LINE_STATUS => |file, arg| irq_line_status(&file.vm, arg);
     KVM_SET_GSI_ROUTING => |file, arg| set_gsi_routing(&file.vm, arg);
     KVM_CREATE_DEVICE => |file, arg| device::create(&file.vm, &file.life, arg);
+    KVM_SET_MEMORY_ATTRIBUTES => |file, arg| done(file.vm.memory.set_attributes(&read(arg)?));
+    KVM_CREATE_GUEST_MEMFD => |file, arg| create_guest_memfd(&file.life, arg);
+    KVM_GET_STATS_FD => |file, _| StatsFile::install(&file.life, file.vm.stats().open()?);
     KVM_CHECK_EXTENSION => |file, arg| Ok(caps::check_extension(Some(&file.vm), arg));
 }
 
@@ -94,6 +99,19 @@ fn set_region<A: Arch>(vm: &Arc<Vm<A>>, spec: &SlotSpec) -> Result<i64, Errno> {
         vm.memory
             .set_region(spec, |slot| <A as Vms>::check_slot(vm, slot)),
     )
+}
+
+fn create_guest_memfd<A: Arch>(life: &Arc<Life<A>>, arg: u64) -> Result<i64, Errno> {
+    if !A::LIMITS.memory.private {
+        return Err(Errno::ENOTTY);
+    }
+    guest_memfd::create(life, &read(arg)?)
+}
+
+fn reset_dirty_rings<A: Arch>(vm: &Vm<A>) -> Result<i64, Errno> {
+    let vcpus = vm.vcpus();
+    vm.memory
+        .reset_dirty_rings(vcpus.iter().filter_map(|vcpu| vcpu.dirty_ring()))
 }
 
 fn irq_line_status<A: Arch>(vm: &Vm<A>, arg: u64) -> Result<i64, Errno> {

@@ -15,6 +15,10 @@ impl<A: Arch> Life<A> {
         Arc::new(Life { vm })
     }
 
+    pub fn vm(&self) -> &Arc<Vm<A>> {
+        &self.vm
+    }
+
     /// EIO on everything, once the VM is broken.
     pub fn check(&self) -> Result<(), Errno> {
         if self.vm.is_dead() {

@@ -22,8 +22,8 @@ use crate::io::IoBuses;
 use crate::irq;
 use crate::memory::Memory;
 use crate::ranks;
+use crate::stats::VmStats;
 use crate::vcpu::halt::DEFAULT_MOST_NS;
-use crate::vcpu::stats::VmStats;
 use crate::vcpu::{Request, Seats, Vcpu};
 use crate::vfio::Vacancy;
 use ring3_host::event::EventLoop;
@@ -52,9 +52,11 @@ impl<A: Arch> Vm<A> {
     /// KVM_CREATE_VM.
     pub(crate) fn create(kind: u64) -> Result<Arc<Vm<A>>, Errno> {
         let arch = <A as Vms>::create_vm(kind)?;
+        let private = A::LIMITS.memory.private && <A as Vms>::has_private_memory(&arch);
         let seats = Arc::new(Seats::default());
+        let stats = Arc::new(VmStats::new::<A>()?);
         Ok(Arc::new(Vm {
-            memory: Memory::new(A::LIMITS.memory, Arc::clone(&seats)),
+            memory: Memory::new(A::LIMITS.memory, private, &seats, &stats),
             seats,
             io: IoBuses::default(),
             irqs: irq::Irqs::default(),
@@ -62,7 +64,7 @@ impl<A: Arch> Vm<A> {
             vcpus: RwLock::default(),
             changes: RankedMutex::new(ranks::VM, ()),
             halt_poll_most: AtomicU32::new(DEFAULT_MOST_NS),
-            stats: VmStats::registered(),
+            stats,
             vfio: Vacancy::default(),
             dead: AtomicBool::new(false),
             arch,

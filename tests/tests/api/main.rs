@@ -4,14 +4,17 @@
 //! which is the oracle, or ring3's under `ring3 run`; without one they are skipped then, each by name.
 
 mod debug;
+mod dirty_ring;
 mod events;
 mod exits;
 mod irq;
 mod memory;
+mod private;
 mod pv;
 mod pv_eoi;
 mod registers;
 mod run;
+mod stats;
 mod system;
 
 use ring3_client::{Errno, Kvm, Memory, Vcpu, Vm};

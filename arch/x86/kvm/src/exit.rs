@@ -76,6 +76,8 @@ pub enum Exit {
         bytes: [u8; 15],
         len: u8,
     },
+    /// The client has to empty the vCPU's dirty ring.
+    DirtyRingFull,
     /// Events were delivered without end.
     Notify,
     /// The guest locked the bus.
@@ -323,6 +325,8 @@ reasons! {
     WRMSR = KVM_EXIT_X86_WRMSR;
     BUS_LOCK = KVM_EXIT_X86_BUS_LOCK;
     NOTIFY = KVM_EXIT_NOTIFY;
+    DIRTY_RING_FULL = KVM_EXIT_DIRTY_RING_FULL;
+    MEMORY_FAULT = KVM_EXIT_MEMORY_FAULT;
 }
 
 /// Sets the run page's exit reason.
@@ -354,6 +358,12 @@ fn fill_mmio(page: &SharedPages, gpa: GuestPhys, len: u8, data: [u8; 8], is_writ
         ..RunMmio::default()
     };
     page.store(PAYLOAD, &payload);
+}
+
+/// Shows a memory fault, with which KVM_RUN returns EFAULT.
+pub fn memory_fault(page: &SharedPages, fault: &RunMemoryFault) {
+    reason(page, MEMORY_FAULT);
+    page.store(PAYLOAD, fault);
 }
 
 fn fill_internal(page: &SharedPages, internal: &RunInternal) {
@@ -409,6 +419,7 @@ fn fill(page: &SharedPages, exit: &Exit) {
             page.store(PAYLOAD, &call);
         }
         Exit::Halt => reason(page, HLT),
+        Exit::DirtyRingFull => reason(page, DIRTY_RING_FULL),
         Exit::Notify => {
             reason(page, NOTIFY);
             page.store(PAYLOAD, &RunNotify::default());

@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 use crate::cpuid::features::pv;
 use crate::cpuid::supported;
 use crate::exit::Exit;
+use crate::stats;
 use crate::vcpu::{Unit, X86Vcpu};
 
 // What hypercalls answer: the guest's error numbers.
@@ -60,7 +61,7 @@ pub fn execute(vcpu: &X86Vcpu, unit: &mut Unit, state: &mut State) -> Result<(),
     let answer = match unit.io.take_hypercall(number) {
         Some(answer) => answer,
         None => {
-            vcpu.stats().hypercalls.add(1);
+            vcpu.stats().at(stats::HYPERCALLS).add(1);
             match answer(vcpu, unit, state.cpl(), number, args, wide) {
                 Some(answer) => answer,
                 None => {

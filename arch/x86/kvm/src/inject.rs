@@ -11,7 +11,7 @@ use crate::events::Interrupt;
 use crate::exit::Exit;
 use crate::vcpu::{VcpuState, X86Vcpu};
 use crate::world::Machine;
-use crate::{apic, controllers, run_page};
+use crate::{apic, controllers, run_page, stats};
 
 /// What injection came to.
 pub enum Injected {
@@ -79,6 +79,7 @@ fn begun(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {
         return leave;
     }
     if s.unit.events.nmi_injected {
+        vcpu.stats().at(stats::NMI_INJECTIONS).add(1);
         let leave = deliver(vcpu, s, Event::Nmi);
         s.unit.events.nmi_injected = leave.is_some_and(is_undelivered);
         return leave;
@@ -126,6 +127,7 @@ fn nmi(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {
         return None;
     }
     s.unit.events.nmi_pending -= 1;
+    vcpu.stats().at(stats::NMI_INJECTIONS).add(1);
     let leave = deliver(vcpu, s, Event::Nmi);
     s.unit.events.nmi_injected = leave.is_some_and(is_undelivered);
     s.cpu.core.windows.nmi = s.unit.events.nmi_pending != 0;
@@ -152,12 +154,14 @@ fn interrupts(vcpu: &X86Vcpu, s: &mut VcpuState) -> Injected {
         return Injected::Ready;
     }
     if wanted && ready_for_client(vcpu, s) {
+        vcpu.stats().at(stats::REQUEST_IRQ_EXITS).add(1);
         return Injected::Exit(Exit::InterruptWindow);
     }
     Injected::Ready
 }
 
 fn deliver_interrupt(vcpu: &X86Vcpu, s: &mut VcpuState, interrupt: Interrupt) -> Option<Leave> {
+    vcpu.stats().at(stats::IRQ_INJECTIONS).add(1);
     s.unit.events.interrupt = Some(interrupt);
     let event = if interrupt.soft {
         Event::Software {

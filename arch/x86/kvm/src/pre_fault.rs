@@ -7,7 +7,9 @@ use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
 use ring3_uapi::KvmPreFaultMemory;
 
+use crate::exit;
 use crate::vcpu::{Unit, VcpuState, X86Vcpu};
+use crate::world::memory_fault;
 
 /// Bytes of one call: the client goes on with what is left, and signals are served in between.
 const AT_ONCE: u64 = 1 << 30;
@@ -38,7 +40,11 @@ pub fn pre_fault(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64,
 
 fn touch(vcpu: &X86Vcpu, unit: &mut Unit, at: GuestPhys) -> Result<(), Errno> {
     let memory = vcpu.vm().memory();
-    let page = unit.slots.lookup(memory, at.page()).ok_or(Errno::ENOENT)?;
+    let Some(page) = unit.slots.lookup(memory, at.page()) else {
+        let fault = memory_fault(vcpu, unit, at).ok_or(Errno::ENOENT)?;
+        exit::memory_fault(vcpu.pages(), &fault);
+        return Err(Errno::EFAULT);
+    };
     page.host().load::<u8>(0).map_err(|_| Errno::EFAULT)?;
     Ok(())
 }

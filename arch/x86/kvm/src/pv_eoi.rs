@@ -44,7 +44,7 @@ fn exchange(
     let at = unit.pv_eoi.address();
     let memory = vcpu.vm().memory();
     let page = unit.slots.lookup(memory, at.page()).filter(SlotPage::writable)?;
-    page.mark_dirty();
+    vcpu.mark_dirty(&page);
     let old = change(&page, at.offset()).ok();
     memory.code_written(None, &page, Lines::of(at.offset(), 1));
     old

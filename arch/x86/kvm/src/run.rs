@@ -11,12 +11,12 @@ use ring3_uapi::x86::{KVM_RUN_X86_BUS_LOCK, KVM_X86_NOTIFY_VMEXIT_USER};
 use ring3_uapi::*;
 use ring3_x86_cpu::Leave;
 
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::inject::{self, Injected};
 use crate::steal::{self, TlbFlush};
 use crate::vcpu::{CLOCK_UPDATE, VcpuState, X86Vcpu, init, startup};
-use crate::world::Machine;
-use crate::{apic, pv_eoi, run_page};
+use crate::world::{Machine, memory_fault};
+use crate::{apic, pv_eoi, run_page, stats};
 
 /// What one turn of the loop came to.
 enum Turn {
@@ -32,6 +32,9 @@ pub fn run(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
     let result = enter(vcpu, s);
     s.unit.steal.left();
     run_page::save(vcpu, s);
+    if result == Err(Errno::EINTR) && vcpu.seat().kick().contains(KickBits::SIGNAL) {
+        vcpu.stats().at(stats::SIGNAL_EXITS).add(1);
+    }
     result
 }
 
@@ -121,6 +124,9 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
     if kick.contains(KickBits::SIGNAL) {
         return Err(Errno::EINTR);
     }
+    if kick.contains(KickBits::EVENT) {
+        vcpu.stats().at(stats::REQ_EVENT).add(1);
+    }
     serve_requests(vcpu, s)?;
     accept_apic_events(vcpu, s);
     if s.unit.mp_state != KVM_MP_STATE_RUNNABLE {
@@ -132,11 +138,14 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
         vcpu.shared().posted.take_unhalted();
         s.unit.mp_state = KVM_MP_STATE_RUNNABLE;
     }
+    if vcpu.dirty_ring_full() {
+        return Ok(queue(s, Exit::DirtyRingFull));
+    }
     let Some(guest) = vcpu.seat().enter_guest() else {
         return Ok(Turn::Again);
     };
     if s.unit.steal.is_due() && steal::back(vcpu, &mut s.unit) == TlbFlush::Asked {
-        s.cpu.core.flush_tlb();
+        flush_tlb(vcpu, s);
     }
     s.unit.io.rewind();
     let leave = match inject::inject(vcpu, s) {
@@ -173,6 +182,7 @@ fn account(vcpu: &X86Vcpu, before: (u64, u64), after: (u64, u64)) {
         .guest_ns
         .add((ticks * 1_000_000 / u128::from(tsc_khz())) as u64);
     stats.exits.add(1);
+    stats.at(stats::EXITS).add(1);
 }
 
 fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {
@@ -190,7 +200,11 @@ fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, 
 
 fn handle_leave(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {
     match leave {
-        Leave::Kicked | Leave::NmiWindow | Leave::BusLock => Ok(Turn::Again),
+        Leave::Kicked | Leave::BusLock => Ok(Turn::Again),
+        Leave::NmiWindow => {
+            vcpu.stats().at(stats::NMI_WINDOW_EXITS).add(1);
+            Ok(Turn::Again)
+        }
         Leave::InterruptWindow => Ok(interrupt_window(vcpu, s)),
         Leave::Paused => Ok(Turn::Exit),
         Leave::Halted => Ok(halted(vcpu, s)),
@@ -212,7 +226,12 @@ fn handle_leave(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<
             })
         }
         Leave::Undeliverable(event) => Ok(queue(s, Exit::DeliveryFailure(event))),
-        Leave::LostMemory(_) => Err(Errno::EFAULT),
+        Leave::LostMemory(gpa) => {
+            if let Some(fault) = memory_fault(vcpu, &mut s.unit, gpa) {
+                exit::memory_fault(vcpu.pages(), &fault);
+            }
+            Err(Errno::EFAULT)
+        }
     }
 }
 
@@ -221,7 +240,6 @@ fn queue(s: &mut VcpuState, exit: Exit) -> Turn {
     Turn::Exit
 }
 
-/// HLT: ours to sleep on if the local APIC is ours, otherwise the client's.
 /// A debug exception that the client wants.
 fn debug(s: &mut VcpuState, vector: u8, dr6: u64) -> Turn {
     let (_, dr7) = s.cpu.core.debug_registers();
@@ -234,7 +252,9 @@ fn debug(s: &mut VcpuState, vector: u8, dr6: u64) -> Turn {
     queue(s, exit)
 }
 
+/// HLT: ours to sleep on if the local APIC is ours, otherwise the client's.
 fn halted(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
+    vcpu.stats().at(stats::HALT_EXITS).add(1);
     if !apic::in_kernel(vcpu) {
         return queue(s, Exit::Halt);
     }
@@ -247,7 +267,9 @@ fn halted(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
 }
 
 fn interrupt_window(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
+    vcpu.stats().at(stats::IRQ_WINDOW_EXITS).add(1);
     if run_page::wants_window(vcpu) && inject::ready_for_client(vcpu, s) {
+        vcpu.stats().at(stats::REQUEST_IRQ_EXITS).add(1);
         return queue(s, Exit::InterruptWindow);
     }
     Turn::Again
@@ -268,6 +290,7 @@ fn unsupported(vcpu: &X86Vcpu, s: &mut VcpuState) -> Turn {
 
 /// The failing instruction's bytes, as far as they can be read.
 fn emulation_failure(vcpu: &X86Vcpu, s: &mut VcpuState) -> Exit {
+    vcpu.stats().at(stats::INSN_EMULATION_FAIL).add(1);
     let mut bytes = [0; 15];
     let mut len = 0;
     let address = s.cpu.core.code_address();
@@ -291,6 +314,11 @@ fn emulation_failure(vcpu: &X86Vcpu, s: &mut VcpuState) -> Exit {
     Exit::EmulationFailure { bytes, len }
 }
 
+fn flush_tlb(vcpu: &X86Vcpu, s: &mut VcpuState) {
+    vcpu.stats().at(stats::TLB_FLUSH).add(1);
+    s.cpu.core.flush_tlb();
+}
+
 fn serve_requests(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
     let seat = vcpu.seat();
     if !seat.has_requests() {
@@ -301,7 +329,7 @@ fn serve_requests(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
         return Err(Errno::EIO);
     }
     if requests.contains(Request::TLB_FLUSH) || requests.contains(Request::SLOTS_CHANGED) {
-        s.cpu.core.flush_tlb();
+        flush_tlb(vcpu, s);
     }
     if requests.contains(Request::PAGES) {
         let notices = seat.take_notices();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ring3_host::addr::GuestPhys;
 use ring3_kvm::{Errno, Vm};
+use ring3_uapi::x86::{KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM};
 
 use crate::X86;
 use crate::apic::Apics;
@@ -21,8 +22,13 @@ pub type X86Vm = Vm<X86>;
 /// The address space of ordinary accesses (there is no other, as there is no SMM).
 const SPACE: u16 = 0;
 
+/// The types of VMs that there are, a bit each.
+pub const TYPES: u64 = 1 << KVM_X86_DEFAULT_VM | 1 << KVM_X86_SW_PROTECTED_VM;
+
 #[derive(Default)]
 pub struct VmArch {
+    /// KVM_X86_SW_PROTECTED_VM.
+    pub private_memory: bool,
     pub tsc: VmTsc,
     /// The counters' offsets by vCPU index, to tell whether they agree.
     tsc_offsets: Mutex<BTreeMap<u32, u64>>,

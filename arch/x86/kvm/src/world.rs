@@ -2,10 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
-use ring3_host::addr::GuestPhys;
+use ring3_host::addr::{GuestPhys, PAGE_SIZE};
+use ring3_host::mem::HostPage;
 use ring3_kvm::io::Bus;
 use ring3_kvm::memory::Lines;
+use ring3_kvm::stats::Place;
+use ring3_uapi::exit::KVM_MEMORY_EXIT_FLAG_PRIVATE;
 use ring3_uapi::exit::{KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN};
+use ring3_uapi::run::RunMemoryFault;
 use ring3_x86_cpu::{
     Access, Backing, Fault, Foreign, Hypercall, Memory, Pause, Platform, Ports, Posted, Refusal, State,
 };
@@ -13,7 +17,7 @@ use ring3_x86_cpu::{
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
-use crate::{apic, hypercall};
+use crate::{apic, hypercall, stats};
 
 /// One vCPU's view of the machine, for the length of a run.
 pub struct Machine<'a> {
@@ -23,8 +27,9 @@ pub struct Machine<'a> {
 
 impl Memory for Machine<'_> {
     fn page(&mut self, gpa: GuestPhys, access: Access) -> Backing {
-        let Some(page) = self.unit.slots.lookup(self.vcpu.vm().memory(), gpa.page()) else {
-            return Backing::Mmio;
+        let memory = self.vcpu.vm().memory();
+        let Some(page) = self.unit.slots.lookup(memory, gpa.page()) else {
+            return self.no_page(gpa);
         };
         if access != Access::Write {
             return Backing::Ram {
@@ -35,7 +40,7 @@ impl Memory for Machine<'_> {
         if !page.writable() {
             return Backing::Mmio;
         }
-        page.mark_dirty();
+        self.vcpu.mark_dirty(&page);
         Backing::Ram {
             page: page.host(),
             direct: page.direct_write(),
@@ -51,6 +56,7 @@ impl Memory for Machine<'_> {
         {
             return Ok(());
         }
+        self.count(stats::MMIO_EXITS);
         self.unit.io.queue(Exit::MmioRead {
             gpa,
             len: data.len() as u8,
@@ -68,6 +74,7 @@ impl Memory for Machine<'_> {
         for (to, from) in bytes.iter_mut().zip(data) {
             *to = *from;
         }
+        self.count(stats::MMIO_EXITS);
         self.unit.io.queue(Exit::MmioWrite {
             gpa,
             len: data.len() as u8,
@@ -81,7 +88,7 @@ impl Memory for Machine<'_> {
             // Linux maps a page writable, and so logs it, when the guest first reaches it. Clients' tests expect that
             // of code at least.
             if page.writable() && !page.has_code() {
-                page.mark_dirty();
+                self.vcpu.mark_dirty(&page);
             }
             self.vcpu
                 .vm()
@@ -107,7 +114,11 @@ impl Memory for Machine<'_> {
 
 impl Ports for Machine<'_> {
     fn port_read(&mut self, port: u16, data: &mut [u8]) -> Result<(), Pause> {
-        if self.unit.io.take_port(port, data) || self.vcpu.vm().io().read(Bus::Pio, port.into(), data) {
+        if self.unit.io.take_port(port, data) {
+            return Ok(());
+        }
+        self.count(stats::IO_EXITS);
+        if self.vcpu.vm().io().read(Bus::Pio, port.into(), data) {
             return Ok(());
         }
         self.unit.io.queue(Exit::PortRead {
@@ -118,6 +129,7 @@ impl Ports for Machine<'_> {
     }
 
     fn port_write(&mut self, port: u16, data: &[u8]) -> Posted {
+        self.count(stats::IO_EXITS);
         if self.vcpu.vm().io().write(Bus::Pio, port.into(), data) {
             return self.posted();
         }
@@ -137,6 +149,7 @@ impl Ports for Machine<'_> {
         if let Some(len) = self.unit.io.take_port_string(port, size, data) {
             return Ok(len);
         }
+        self.count(stats::IO_EXITS);
         if self.read_string_here(port, size, data) {
             return Ok(data.len());
         }
@@ -149,7 +162,33 @@ impl Ports for Machine<'_> {
     }
 }
 
+/// The exit that an access to a page comes to which has to be in a guest_memfd, and cannot be reached there.
+pub fn memory_fault(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys) -> Option<RunMemoryFault> {
+    let slots = unit.slots.slots(vcpu.vm().memory());
+    let private = slots.is_private(gpa.page());
+    (private || slots.is_in_guest_memfd(gpa.page())).then(|| RunMemoryFault {
+        flags: if private { KVM_MEMORY_EXIT_FLAG_PRIVATE } else { 0 },
+        gpa: gpa.page_start().0,
+        size: PAGE_SIZE,
+    })
+}
+
 impl Machine<'_> {
+    /// What is in no slot is the client's to serve, and what has to be in a guest_memfd and is not is lost.
+    fn no_page(&mut self, gpa: GuestPhys) -> Backing {
+        if memory_fault(self.vcpu, self.unit, gpa).is_none() {
+            return Backing::Mmio;
+        }
+        Backing::Ram {
+            page: HostPage::NULL,
+            direct: false,
+        }
+    }
+
+    fn count(&self, place: Place) {
+        self.vcpu.stats().at(place).add(1);
+    }
+
     /// Repeated reads of a port by a device of ours; false if it is none's.
     fn read_string_here(&self, port: u16, size: usize, data: &mut [u8]) -> bool {
         let io = self.vcpu.vm().io();

@@ -6,17 +6,18 @@ use ring3_host::user::UserPtr;
 use ring3_kvm::arch::{Irqs, Limits, System, Types, Vcpus, Vms};
 use ring3_kvm::irq::{IrqSource, Level, LineStatus, Route};
 use ring3_kvm::memory::{Slot, SlotLimits};
+use ring3_kvm::stats::StatRow;
 use ring3_kvm::vcpu::Seat;
 use ring3_kvm::{Errno, Tables, Vcpu, Vm};
 use ring3_uapi::KvmEnableCap;
 use ring3_uapi::arch::Archs;
 use ring3_uapi::device::Owner;
 use ring3_uapi::ioctl::KVM_NMI;
-use ring3_uapi::x86::{KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_X86_DEFAULT_VM};
+use ring3_uapi::x86::{KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_DIRTY_LOG_PAGE_OFFSET, KVM_X86_SW_PROTECTED_VM};
 
 use crate::vcpu::{Shared, VcpuState};
 use crate::vm::VmArch;
-use crate::{caps, clock, controllers, exit, ioctls, run, vcpu};
+use crate::{caps, clock, controllers, exit, ioctls, run, stats, vcpu, vm};
 
 /// Pages of the widest guest-physical address.
 const MOST_PAGES: u64 = 1 << (52 - 12);
@@ -34,15 +35,19 @@ impl Types for X86 {
     const LIMITS: Limits = Limits {
         vcpu_mmap_pages: 3,
         coalesced_page: Some(KVM_COALESCED_MMIO_PAGE_OFFSET),
+        dirty_ring_page: Some(KVM_DIRTY_LOG_PAGE_OFFSET),
         memory: SlotLimits {
             user_slots: 32764,
             address_spaces: 1,
             readonly: true,
+            private: true,
         },
         vcpus: 1024,
         vcpu_ids: 4096,
         irq_routes: 4096,
     };
+    const VM_STATS: &'static [StatRow] = stats::VM;
+    const VCPU_STATS: &'static [StatRow] = stats::VCPU;
 }
 
 impl System for X86 {
@@ -80,11 +85,16 @@ impl System for X86 {
 
 impl Vms for X86 {
     fn create_vm(kind: u64) -> Result<VmArch, Errno> {
-        if kind == KVM_X86_DEFAULT_VM {
-            Ok(VmArch::default())
-        } else {
-            Err(Errno::EINVAL)
+        if kind >= 64 || vm::TYPES >> kind & 1 == 0 {
+            return Err(Errno::EINVAL);
         }
+        let mut vm = VmArch::default();
+        vm.private_memory = kind == KVM_X86_SW_PROTECTED_VM;
+        Ok(vm)
+    }
+
+    fn has_private_memory(vm: &VmArch) -> bool {
+        vm.private_memory
     }
 
     fn vm_ioctl(vm: &Arc<Vm<X86>>, request: u32, arg: u64) -> Result<i64, Errno> {

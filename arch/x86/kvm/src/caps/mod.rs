@@ -12,14 +12,13 @@ use ring3_uapi::x86::{
     KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_GUESTDBG_BLOCKIRQ,
     KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_INJECT_DB, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP,
     KVM_SYNC_X86_VALID_FIELDS, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
-    KVM_X86_DEFAULT_VM,
 };
 use ring3_uapi::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP};
 
 use crate::cpuid::{Layout, supported, xsave_size};
 use crate::lapic::DEFAULT_CYCLE_NS;
 use crate::msr::mce;
-use crate::vm::X86Vm;
+use crate::vm::{TYPES, X86Vm};
 
 /// All the control bits of KVM_SET_GUEST_DEBUG that work.
 pub const GUEST_DEBUG: u32 = KVM_GUESTDBG_ENABLE
@@ -106,7 +105,8 @@ const ANSWERS: &[Answer] = &[
     Answer(KVM_CAP_X86_NOTIFY_VMEXIT, |_| enable::NOTIFY as i64),
     Answer(KVM_CAP_VM_DISABLE_NX_HUGE_PAGES, |_| 1),
     Answer(KVM_CAP_X86_GUEST_MODE, |_| 1),
-    Answer(KVM_CAP_VM_TYPES, |_| 1 << KVM_X86_DEFAULT_VM),
+    Answer(KVM_CAP_VM_TYPES, |_| TYPES as i64),
+    Answer(KVM_CAP_MEMORY_FAULT_INFO, |_| 1),
     Answer(KVM_CAP_PRE_FAULT_MEMORY, |_| 1),
     Answer(KVM_CAP_X86_APIC_BUS_CYCLES_NS, |vm| {
         let chosen = vm.map(|vm| vm.arch().settings.apic_bus_cycle_ns.load(Relaxed));

@@ -136,7 +136,7 @@ fn on_record<R>(
     let at = unit.steal.address();
     let memory = vcpu.vm().memory();
     let page = unit.slots.lookup(memory, at.page()).filter(SlotPage::writable)?;
-    page.mark_dirty();
+    vcpu.mark_dirty(&page);
     let result = act(&page, at.offset()).ok();
     memory.code_written(None, &page, Lines::of(at.offset(), SIZE));
     result
@@ -155,6 +155,9 @@ pub fn going(vcpu: &X86Vcpu, unit: &mut Unit) {
         page.host().store(at + PREEMPTED, KVM_VCPU_PREEMPTED)
     });
     unit.steal.away = told.is_some();
+    if unit.steal.away {
+        vcpu.stats().at(crate::stats::PREEMPTION_REPORTED).add(1);
+    }
 }
 
 /// The vCPU is about to run, in guest mode: the record says so from now on, and what was stolen.

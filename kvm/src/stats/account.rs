@@ -1,24 +1,8 @@
-//! What a vCPU has done: for KVM_GET_STATS_FD, and for the process's own account.
+//! The process's own account: sums over all vCPUs that it ever had.
 
+use super::VcpuStats;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// Counters of one vCPU, written by its thread.
-        #[derive(Debug, Default)]
-        pub struct VcpuStats {
-            $($(#[$doc])* pub $name: Counter),*
-        }
-
-        impl VcpuStats {
-            /// All of them, by name.
-            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name.get())),*].into_iter()
-            }
-        }
-    };
-}
 
 /// A number that grows.
 #[derive(Debug, Default)]
@@ -34,48 +18,14 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
-
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
-    }
 }
 
-counters! {
-    /// Instructions that the guest retired.
-    guest_instructions,
-    /// Time in guest mode.
-    guest_ns,
-    /// KVM_RUN calls.
-    runs,
-    /// Times the engine was left.
-    exits,
-    mmio_exits,
-    io_exits,
-    halt_exits,
-    signal_exits,
-    request_irq_exits,
-    irq_injections,
-    nmi_injections,
-    hypercalls,
-    insn_emulation_fail,
-    halt_successful_poll,
-    halt_attempted_poll,
-    halt_poll_invalid,
-    halt_wakeup,
-    halt_poll_success_ns,
-    halt_poll_fail_ns,
-    halt_wait_ns,
-    /// One while it sleeps.
-    blocking,
-    /// One while the thread is in guest mode.
-    guest_mode,
-}
+/// A VM's part of the account: its vCPUs, those that are gone included.
+#[derive(Debug)]
+pub(super) struct Account(Arc<Vcpus>);
 
-/// The counters of a VM's vCPUs, those that are gone included.
 #[derive(Debug, Default)]
-pub struct VmStats {
-    vcpus: Mutex<Vec<Arc<VcpuStats>>>,
-}
+struct Vcpus(Mutex<Vec<Arc<VcpuStats>>>);
 
 /// Sums over a VM, or over the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +47,7 @@ impl Totals {
 
 #[derive(Default)]
 struct Registry {
-    live: Vec<Weak<VmStats>>,
+    live: Vec<Weak<Vcpus>>,
     gone: Totals,
 }
 
@@ -110,27 +60,25 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     },
 });
 
-impl VmStats {
-    /// Counters that [`process_totals`] includes.
-    pub(crate) fn registered() -> Arc<VmStats> {
-        let stats = Arc::new(VmStats::default());
+impl Account {
+    /// One that [`process_totals`] includes.
+    pub fn registered() -> Account {
+        let vcpus = Arc::new(Vcpus::default());
         let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
         registry.live.retain(|vm| vm.strong_count() > 0);
-        registry.live.push(Arc::downgrade(&stats));
-        stats
+        registry.live.push(Arc::downgrade(&vcpus));
+        Account(vcpus)
     }
 
-    pub(crate) fn add(&self) -> Arc<VcpuStats> {
-        let stats = Arc::new(VcpuStats::default());
-        self.vcpus
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::clone(&stats));
-        stats
+    pub fn add(&self, vcpu: &Arc<VcpuStats>) {
+        let mut vcpus = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        vcpus.push(Arc::clone(vcpu));
     }
+}
 
-    pub fn totals(&self) -> Totals {
-        let vcpus = self.vcpus.lock().unwrap_or_else(PoisonError::into_inner);
+impl Vcpus {
+    fn totals(&self) -> Totals {
+        let vcpus = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |vcpu: &Arc<VcpuStats>| Totals {
             guest_instructions: vcpu.guest_instructions.get(),
             guest_ns: vcpu.guest_ns.get(),
@@ -140,7 +88,7 @@ impl VmStats {
     }
 }
 
-impl Drop for VmStats {
+impl Drop for Vcpus {
     fn drop(&mut self) {
         let totals = self.totals();
         let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
