@@ -1,0 +1,334 @@
+//! `ring3 trace`: what a client does with KVM, decoded.
+//!
+//! A [`Tracer`] is told of each call by `front/interpose`, in the traced process itself. It reads the argument from the client's
+//! memory ([`argument`]), decodes it by the ABI's own descriptions ([`decode`], [`value`], and [`exit`] for what KVM_RUN returned
+//! with), writes a line ([`line`], [`output`]), and keeps accounts ([`summary`]) of which the most useful is what the client
+//! asked for in vain ([`lack`]). [`options`] is how `ring3 trace` says what is wanted.
+//!
+//! Not supported: an account of a process that is killed, or that executes another program in its place.
+#![forbid(unsafe_code)]
+
+mod argument;
+mod decode;
+mod exit;
+mod lack;
+mod line;
+pub mod options;
+mod output;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod time;
+mod value;
+
+pub use line::Event;
+
+use argument::{Memory, When};
+use exit::{Exit, Like};
+use line::{Argument, Stamp};
+use options::{Form, Lines, Options, Wanted};
+use output::Output;
+use ring3_host::shared::SharedPages;
+use ring3_host::time::{Monotonic, monotonic_now};
+use ring3_kvm::{Errno, FileKind};
+use ring3_uapi::arch::Level;
+use ring3_uapi::ioctl::{self, IoctlRow, KVM_CREATE_DEVICE, KVM_RUN};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use summary::{Summary, Whose};
+use time::Duration;
+
+/// What a call is on.
+#[derive(Clone, Copy, Debug)]
+pub struct On {
+    pub fd: RawFd,
+    pub kind: FileKind,
+    /// The vCPU's id.
+    pub vcpu: Option<u32>,
+}
+
+impl On {
+    fn kind_name(&self) -> &'static str {
+        kind_name(self.kind)
+    }
+}
+
+fn kind_name(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::System => "system",
+        FileKind::Vm => "vm",
+        FileKind::Vcpu => "vcpu",
+        FileKind::Device => "device",
+        FileKind::Stats => "stats",
+    }
+}
+
+fn row(kind: FileKind, request: u32) -> Option<&'static IoctlRow> {
+    let level = match kind {
+        FileKind::System => Level::System,
+        FileKind::Vm => Level::Vm,
+        FileKind::Vcpu => Level::Vcpu,
+        FileKind::Device => Level::Device,
+        FileKind::Stats => return None,
+    };
+    ioctl::lookup(level, request)
+}
+
+fn call_name(kind: FileKind, request: u32) -> String {
+    let row = row(kind, request).or_else(|| ioctl::lookup_any(request));
+    row.map_or_else(|| format!("{request:#010x}"), |row| row.name.to_string())
+}
+
+/// An ioctl that has returned.
+struct Call {
+    on: On,
+    request: u32,
+    arg: u64,
+    result: Result<i64, Errno>,
+    ns: u64,
+}
+
+impl Call {
+    fn name(&self) -> String {
+        call_name(self.on.kind, self.request)
+    }
+}
+
+/// An ioctl that is about to be made.
+pub struct Begun {
+    on: On,
+    request: u32,
+    arg: u64,
+    row: Option<&'static IoctlRow>,
+    before: Option<Memory>,
+    start: Monotonic,
+}
+
+/// Exits of a vCPU that are alike and follow each other.
+struct Fold {
+    on: On,
+    like: Like,
+    times: u64,
+    ns: u64,
+}
+
+struct State {
+    output: Output,
+    summary: Summary,
+    /// By the vCPU's descriptor.
+    folds: HashMap<RawFd, Fold>,
+    /// The types of the devices' descriptors.
+    devices: HashMap<RawFd, u32>,
+    finished: bool,
+}
+
+/// Traces one process.
+pub struct Tracer {
+    options: Options,
+    start: Monotonic,
+    began: Monotonic,
+    pid: u32,
+    state: Mutex<State>,
+}
+
+impl Tracer {
+    pub fn new(wanted: Wanted) -> Tracer {
+        let now = monotonic_now();
+        Tracer {
+            options: wanted.options,
+            start: wanted.start.map_or(now, Monotonic),
+            began: now,
+            pid: rustix::process::getpid().as_raw_nonzero().get() as u32,
+            state: Mutex::new(State {
+                output: Output::new(wanted.file),
+                summary: Summary::default(),
+                folds: HashMap::new(),
+                devices: HashMap::new(),
+                finished: false,
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stamp(&self, at: Monotonic) -> Stamp {
+        Stamp {
+            pid: self.pid,
+            tid: rustix::thread::gettid().as_raw_nonzero().get() as u32,
+            ns: at.since(self.start),
+        }
+    }
+
+    /// An ioctl is about to be made.
+    pub fn begin(&self, on: On, request: u32, arg: u64) -> Begun {
+        let row = row(on.kind, request);
+        Begun {
+            on,
+            request,
+            arg,
+            row,
+            before: row.and_then(|row| argument::read(row, arg, When::Before)),
+            start: monotonic_now(),
+        }
+    }
+
+    /// It has returned. `page` is the vCPU's run page, if it was on a vCPU.
+    pub fn end(&self, begun: Begun, result: Result<i64, Errno>, page: Option<&SharedPages>) {
+        let call = Call {
+            on: begun.on,
+            request: begun.request,
+            arg: begun.arg,
+            result,
+            ns: monotonic_now().since(begun.start),
+        };
+        let run = call.on.kind == FileKind::Vcpu && call.request == KVM_RUN;
+        let exit = page.filter(|_| run).and_then(|page| exit::read(page, result));
+        let after = begun
+            .row
+            .filter(|_| result.is_ok() || begun.before.is_some())
+            .and_then(|row| argument::read(row, call.arg, When::After));
+        let mut state = self.state();
+        state.account(&call, begun.before.as_ref(), after.as_ref(), exit.as_ref());
+        if self.options.lines == Lines::Summary {
+            return;
+        }
+        let text = self.options.form == Form::Text;
+        let mut lines = String::new();
+        if text && self.options.lines == Lines::Folded {
+            if state.folded(&call, exit.as_ref()) {
+                return;
+            }
+            if call.on.kind == FileKind::Vcpu {
+                lines = self.unfold(state.folds.remove(&call.on.fd));
+            }
+            if let Some(exit) = &exit {
+                let fold = Fold {
+                    on: call.on,
+                    like: exit.like,
+                    times: 0,
+                    ns: 0,
+                };
+                state.folds.insert(call.on.fd, fold);
+            }
+        }
+        let number = || begun.row.and_then(|row| argument::number(row, call.arg));
+        let argument = Argument {
+            before: begun.before.as_ref().map(Memory::value).or_else(number),
+            after: after.as_ref().map(Memory::value),
+        };
+        let line = if text { line::call_text } else { line::call_json };
+        lines += &line(self.stamp(begun.start), &call, &argument, exit.as_ref());
+        state.output.write(&lines);
+    }
+
+    /// Something else happened to a descriptor.
+    pub fn event(&self, on: On, event: Event) {
+        let mut state = self.state();
+        let fold = match event {
+            Event::Close => {
+                state.devices.remove(&on.fd);
+                state.folds.remove(&on.fd)
+            }
+            _ => None,
+        };
+        if self.options.lines == Lines::Summary {
+            return;
+        }
+        let line = match self.options.form {
+            Form::Text => line::event_text,
+            Form::Json => line::event_json,
+        };
+        let lines = self.unfold(fold) + &line(self.stamp(monotonic_now()), &on, event);
+        state.output.write(&lines);
+    }
+
+    /// The process ends: the rest, and the summary, once.
+    pub fn finish(&self) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.finished, true) {
+            return;
+        }
+        let folds: Vec<Fold> = state.folds.drain().map(|(_, fold)| fold).collect();
+        let mut lines: String = folds.into_iter().map(|fold| self.unfold(Some(fold))).collect();
+        let name = rustix::fs::openat(
+            rustix::fs::CWD,
+            "/proc/self/comm",
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        );
+        let mut comm = [0; 64];
+        let len = name
+            .and_then(|file| rustix::io::read(file, &mut comm))
+            .unwrap_or(0);
+        let name = String::from_utf8_lossy(comm.get(..len).unwrap_or_default());
+        let whose = Whose {
+            pid: self.pid,
+            name: name.trim_end().to_string(),
+            ns: monotonic_now().since(self.began),
+        };
+        lines += &match self.options.form {
+            Form::Text => state.summary.text(&whose).to_string(),
+            Form::Json => format!("{}\n", state.summary.json(&whose)),
+        };
+        if !state.summary.is_empty() {
+            state.output.write(&lines);
+        }
+    }
+
+    /// The line for exits that got none of their own.
+    fn unfold(&self, fold: Option<Fold>) -> String {
+        let Some(fold) = fold.filter(|fold| fold.times > 0) else {
+            return String::new();
+        };
+        let Fold { on, like, times, ns } = fold;
+        let stamp = self.stamp(monotonic_now());
+        let reason = exit::reason_name(like.reason);
+        let place = match like.place {
+            exit::Place::Nowhere => String::new(),
+            place => format!(" {place}"),
+        };
+        format!(
+            "{stamp} {on}: KVM_RUN {times} times more <{}> {reason}{place}\n",
+            Duration(ns)
+        )
+    }
+}
+
+impl State {
+    fn account(&mut self, call: &Call, before: Option<&Memory>, after: Option<&Memory>, exit: Option<&Exit>) {
+        self.summary.add_call(call);
+        let device = self.devices.get(&call.on.fd).copied();
+        if let Some(lack) = lack::of_call(call, before, device) {
+            self.summary.add_lack(lack);
+        }
+        if call.request == KVM_CREATE_DEVICE
+            && call.result.is_ok()
+            && let Some(after) = after
+            && let (Some(fd), Some(number)) = (after.number("fd"), after.number("type"))
+        {
+            self.devices.insert(fd as RawFd, number as u32);
+        }
+        if let Some(exit) = exit {
+            self.summary.add_exit(exit.like, call.ns);
+            if let Some(lack) = lack::of_exit(exit) {
+                self.summary.add_lack(lack);
+            }
+        }
+    }
+
+    /// Whether the call is one more of those that the vCPU's last one was like.
+    fn folded(&mut self, call: &Call, exit: Option<&Exit>) -> bool {
+        let (Some(exit), Some(fold)) = (exit, self.folds.get_mut(&call.on.fd)) else {
+            return false;
+        };
+        let alike = fold.like == exit.like;
+        if alike {
+            fold.times += 1;
+            fold.ns += call.ns;
+        }
+        alike
+    }
+}
