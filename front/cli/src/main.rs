@@ -4,6 +4,7 @@
 mod boot;
 mod doctor;
 mod run;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -31,6 +32,8 @@ enum Command {
         )]
         command: Vec<OsString>,
     },
+    /// As run, and tell what it does with KVM: each call decoded, and what it asked for that ring3 lacks
+    Trace(trace::Options),
     /// Boot a Linux kernel, its serial console on this terminal (Ctrl-A X quits)
     Boot(boot::Options),
     /// Say what this machine offers, and whether ring3 works on it
@@ -47,11 +50,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match Arguments::parse().command {
-        Command::Run { command } => {
-            let refusal = run::run(&command);
-            eprintln!("ring3: {}", refusal.message);
-            ExitCode::from(refusal.code)
-        }
+        Command::Run { command } => refuse(&run::run(&command, [])),
+        Command::Trace(options) => refuse(&trace::trace(options)),
         Command::Boot(options) => match boot::boot(options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -62,4 +62,9 @@ fn main() -> ExitCode {
         Command::Doctor => doctor::doctor(),
         Command::Probe => doctor::probe(),
     }
+}
+
+fn refuse(refusal: &run::Refusal) -> ExitCode {
+    eprintln!("ring3: {}", refusal.message);
+    ExitCode::from(refusal.code)
 }

@@ -21,10 +21,17 @@ fn open_device(flags: c_int) -> c_int {
     match keeping_errno(|| ring3_interpose::open_device(cloexec)) {
         Ok(fd) => {
             account_at_exit();
+            trace_until_exit();
             fd
         }
         Err(errno) => fail(errno.0),
     }
+}
+
+fn at_exit(work: extern "C" fn()) {
+    // SAFETY: the function is there as long as this library, which is never unloaded.
+    let registered = unsafe { libc::atexit(work) };
+    debug_assert_eq!(registered, 0);
 }
 
 /// Has the account written at the end, if one is wanted.
@@ -36,11 +43,18 @@ fn account_at_exit() {
     }
     static ONCE: Once = Once::new();
     if ring3_interpose::stats::wanted().is_some() {
-        ONCE.call_once(|| {
-            // SAFETY: the function is there as long as this library, which is never unloaded.
-            let registered = unsafe { libc::atexit(write) };
-            debug_assert_eq!(registered, 0);
-        });
+        ONCE.call_once(|| at_exit(write));
+    }
+}
+
+/// Has the trace's summary written at the end, if the process is traced.
+fn trace_until_exit() {
+    extern "C" fn finish() {
+        ring3_interpose::trace::finish();
+    }
+    static ONCE: Once = Once::new();
+    if ring3_interpose::trace::is_traced() {
+        ONCE.call_once(|| at_exit(finish));
     }
 }
 

@@ -7,6 +7,7 @@
 //! Not supported: clients that make system calls without the C library (static programs), `fopen` of the device, and
 //! reading statistics descriptors.
 
+mod exits;
 mod files;
 mod maps;
 mod masks;

@@ -34,6 +34,7 @@ use ring3_kvm::{Errno, FileKind};
 use ring3_uapi::arch::Level;
 use ring3_uapi::ioctl::{self, IoctlRow, KVM_CREATE_DEVICE, KVM_RUN};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use summary::{Summary, Whose};
@@ -129,6 +130,7 @@ pub struct Tracer {
     start: Monotonic,
     began: Monotonic,
     pid: u32,
+    file: Option<OsString>,
     state: Mutex<State>,
 }
 
@@ -137,6 +139,7 @@ impl Tracer {
         let now = monotonic_now();
         Tracer {
             options: wanted.options,
+            file: wanted.file.clone(),
             start: wanted.start.map_or(now, Monotonic),
             began: now,
             pid: rustix::process::getpid().as_raw_nonzero().get() as u32,
@@ -148,6 +151,16 @@ impl Tracer {
                 finished: false,
             }),
         }
+    }
+
+    /// The tracer of a forked child, which is one of these: it takes no lock, since a thread that only the parent has may hold
+    /// it.
+    pub fn forked(&self) -> Tracer {
+        Tracer::new(Wanted {
+            options: self.options,
+            file: self.file.clone(),
+            start: Some(self.start.0),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,13 +1,14 @@
 //! What is wanted of a trace, as `ring3 trace` hands it to the traced processes in their environment.
 
+use ring3_host::time::monotonic_now;
 use std::ffi::OsString;
 
 /// Names the form, and what is left out of it.
-pub const WANTED: &str = "RING3_TRACE";
+const WANTED: &str = "RING3_TRACE";
 /// The file to write to; the standard error if it is not set.
-pub const FILE: &str = "RING3_TRACE_FILE";
+const FILE: &str = "RING3_TRACE_FILE";
 /// When tracing began, in nanoseconds of the monotonic clock.
-pub const START: &str = "RING3_TRACE_START";
+const START: &str = "RING3_TRACE_START";
 
 /// The form of the lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,8 +38,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// The environment of a process that is to be traced, with what it executes, from now on.
+    pub fn environment(self, file: Option<OsString>) -> [(&'static str, OsString); 3] {
+        [
+            (WANTED, self.text().into()),
+            (FILE, file.unwrap_or_default()),
+            (START, monotonic_now().0.to_string().into()),
+        ]
+    }
+
     /// The value of [`WANTED`].
-    pub fn text(self) -> String {
+    fn text(self) -> String {
         let form = match self.form {
             Form::Text => "text",
             Form::Json => "json",
@@ -52,7 +62,7 @@ impl Options {
     }
 
     /// Out of the value of [`WANTED`]; words that are not known say nothing.
-    pub fn parse(text: &str) -> Options {
+    fn parse(text: &str) -> Options {
         let mut options = Options::default();
         for word in text.split(',') {
             match word {
