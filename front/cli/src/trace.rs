@@ -18,7 +18,7 @@ pub struct Options {
     /// Write only the summary of each process
     #[arg(long)]
     summary: bool,
-    /// Give each exit a line, also those that are like the one before
+    /// Give each call a line; without it, of calls that are alike only the first few have one
     #[arg(long, conflicts_with = "summary")]
     all: bool,
     /// The program and its arguments

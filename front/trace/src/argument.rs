@@ -77,6 +77,19 @@ impl Memory {
         ring3_uapi::layout::number(entry, layout.field(field)?)
     }
 
+    /// The header's and the entries' bytes.
+    pub fn bytes(&self) -> (&[u8], Option<&[u8]>) {
+        (
+            &self.header,
+            self.list.as_ref().map(|(_, bytes)| bytes.as_slice()),
+        )
+    }
+
+    /// The header alone.
+    pub fn without_entries(self) -> Memory {
+        Memory { list: None, ..self }
+    }
+
     pub fn value(&self) -> Value {
         let value = decode::value(&self.kind, &self.header);
         match (value, &self.list) {

@@ -35,6 +35,7 @@ use ring3_uapi::arch::Level;
 use ring3_uapi::ioctl::{self, IoctlRow, KVM_CREATE_DEVICE, KVM_RUN};
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use summary::{Summary, Whose};
@@ -106,19 +107,25 @@ pub struct Begun {
     start: Monotonic,
 }
 
-/// Exits of a vCPU that are alike and follow each other.
-struct Fold {
-    on: On,
-    like: Like,
-    times: u64,
-    ns: u64,
+/// What makes calls on a descriptor alike.
+#[derive(PartialEq, Eq, Hash)]
+enum Alike {
+    /// KVM_RUN: where it ended.
+    Exit(RawFd, Like),
+    /// Other requests: what went in, and the result. A hash of these.
+    Call(RawFd, u64),
 }
+
+/// Of calls that are alike, so many get a line; later ones at powers of ten only.
+const FIRST: u64 = 5;
+/// Calls that are told apart.
+const ALIKE: usize = 1 << 16;
 
 struct State {
     output: Output,
     summary: Summary,
-    /// By the vCPU's descriptor.
-    folds: HashMap<RawFd, Fold>,
+    /// How often there were calls that are alike.
+    seen: HashMap<Alike, u64>,
     /// The types of the devices' descriptors.
     devices: HashMap<RawFd, u32>,
     finished: bool,
@@ -146,7 +153,7 @@ impl Tracer {
             state: Mutex::new(State {
                 output: Output::new(wanted.file),
                 summary: Summary::default(),
-                folds: HashMap::new(),
+                seen: HashMap::new(),
                 devices: HashMap::new(),
                 finished: false,
             }),
@@ -202,29 +209,24 @@ impl Tracer {
         let after = begun
             .row
             .filter(|_| result.is_ok() || begun.before.is_some())
-            .and_then(|row| argument::read(row, call.arg, When::After));
+            .and_then(|row| argument::read(row, call.arg, When::After))
+            .map(|after| match result {
+                Ok(_) => after,
+                // The list is as long as it was, whatever the header says it should have been.
+                Err(_) => after.without_entries(),
+            });
         let mut state = self.state();
         state.account(&call, begun.before.as_ref(), after.as_ref(), exit.as_ref());
         if self.options.lines == Lines::Summary {
             return;
         }
         let text = self.options.form == Form::Text;
-        let mut lines = String::new();
+        let mut note = None;
         if text && self.options.lines == Lines::Folded {
-            if state.folded(&call, exit.as_ref()) {
-                return;
-            }
-            if call.on.kind == FileKind::Vcpu {
-                lines = self.unfold(state.folds.remove(&call.on.fd));
-            }
-            if let Some(exit) = &exit {
-                let fold = Fold {
-                    on: call.on,
-                    like: exit.like,
-                    times: 0,
-                    ns: 0,
-                };
-                state.folds.insert(call.on.fd, fold);
+            match state.times(&call, begun.before.as_ref(), exit.as_ref()) {
+                times if times <= FIRST => {}
+                times if is_power_of_ten(times) => note = Some(times),
+                _ => return,
             }
         }
         let number = || begun.row.and_then(|row| argument::number(row, call.arg));
@@ -232,21 +234,20 @@ impl Tracer {
             before: begun.before.as_ref().map(Memory::value).or_else(number),
             after: after.as_ref().map(Memory::value),
         };
-        let line = if text { line::call_text } else { line::call_json };
-        lines += &line(self.stamp(begun.start), &call, &argument, exit.as_ref());
-        state.output.write(&lines);
+        let stamp = self.stamp(begun.start);
+        let line = match self.options.form {
+            Form::Text => line::call_text(stamp, &call, &argument, exit.as_ref(), note),
+            Form::Json => line::call_json(stamp, &call, &argument, exit.as_ref()),
+        };
+        state.output.write(&line);
     }
 
     /// Something else happened to a descriptor.
     pub fn event(&self, on: On, event: Event) {
         let mut state = self.state();
-        let fold = match event {
-            Event::Close => {
-                state.devices.remove(&on.fd);
-                state.folds.remove(&on.fd)
-            }
-            _ => None,
-        };
+        if matches!(event, Event::Close) {
+            state.devices.remove(&on.fd);
+        }
         if self.options.lines == Lines::Summary {
             return;
         }
@@ -254,18 +255,15 @@ impl Tracer {
             Form::Text => line::event_text,
             Form::Json => line::event_json,
         };
-        let lines = self.unfold(fold) + &line(self.stamp(monotonic_now()), &on, event);
-        state.output.write(&lines);
+        state.output.write(&line(self.stamp(monotonic_now()), &on, event));
     }
 
-    /// The process ends: the rest, and the summary, once.
+    /// The process ends: the summary, once.
     pub fn finish(&self) {
         let mut state = self.state();
         if std::mem::replace(&mut state.finished, true) {
             return;
         }
-        let folds: Vec<Fold> = state.folds.drain().map(|(_, fold)| fold).collect();
-        let mut lines: String = folds.into_iter().map(|fold| self.unfold(Some(fold))).collect();
         let name = rustix::fs::openat(
             rustix::fs::CWD,
             "/proc/self/comm",
@@ -282,7 +280,7 @@ impl Tracer {
             name: name.trim_end().to_string(),
             ns: monotonic_now().since(self.began),
         };
-        lines += &match self.options.form {
+        let lines = match self.options.form {
             Form::Text => state.summary.text(&whose).to_string(),
             Form::Json => format!("{}\n", state.summary.json(&whose)),
         };
@@ -290,24 +288,12 @@ impl Tracer {
             state.output.write(&lines);
         }
     }
+}
 
-    /// The line for exits that got none of their own.
-    fn unfold(&self, fold: Option<Fold>) -> String {
-        let Some(fold) = fold.filter(|fold| fold.times > 0) else {
-            return String::new();
-        };
-        let Fold { on, like, times, ns } = fold;
-        let stamp = self.stamp(monotonic_now());
-        let reason = exit::reason_name(like.reason);
-        let place = match like.place {
-            exit::Place::Nowhere => String::new(),
-            place => format!(" {place}"),
-        };
-        format!(
-            "{stamp} {on}: KVM_RUN {times} times more <{}> {reason}{place}\n",
-            Duration(ns)
-        )
-    }
+fn is_power_of_ten(number: u64) -> bool {
+    number
+        .checked_ilog10()
+        .is_some_and(|log| 10u64.checked_pow(log) == Some(number))
 }
 
 impl State {
@@ -332,16 +318,25 @@ impl State {
         }
     }
 
-    /// Whether the call is one more of those that the vCPU's last one was like.
-    fn folded(&mut self, call: &Call, exit: Option<&Exit>) -> bool {
-        let (Some(exit), Some(fold)) = (exit, self.folds.get_mut(&call.on.fd)) else {
-            return false;
+    /// How many calls like this one there were, with it.
+    fn times(&mut self, call: &Call, before: Option<&Memory>, exit: Option<&Exit>) -> u64 {
+        let alike = match exit {
+            Some(exit) => Alike::Exit(call.on.fd, exit.like),
+            None => {
+                let mut hasher = DefaultHasher::new();
+                let errno = call.result.err().map(|errno| errno.0);
+                (call.request, errno, before.map(Memory::bytes)).hash(&mut hasher);
+                if before.is_none() {
+                    call.arg.hash(&mut hasher);
+                }
+                Alike::Call(call.on.fd, hasher.finish())
+            }
         };
-        let alike = fold.like == exit.like;
-        if alike {
-            fold.times += 1;
-            fold.ns += call.ns;
+        if self.seen.len() >= ALIKE && !self.seen.contains_key(&alike) {
+            return 1;
         }
-        alike
+        let times = self.seen.entry(alike).or_default();
+        *times += 1;
+        *times
     }
 }

@@ -158,8 +158,14 @@ fn outcome(result: Result<i64, Errno>) -> String {
     }
 }
 
-/// A call as text.
-pub fn call_text(stamp: Stamp, call: &Call, argument: &Argument, exit: Option<&Exit>) -> String {
+/// A call as text; `times`, if it stands for calls like it that got no line.
+pub fn call_text(
+    stamp: Stamp,
+    call: &Call,
+    argument: &Argument,
+    exit: Option<&Exit>,
+    times: Option<u64>,
+) -> String {
     let mut text = format!("{stamp} {}: {}", call.on, call.name());
     match argument {
         Argument {
@@ -197,6 +203,9 @@ pub fn call_text(stamp: Stamp, call: &Call, argument: &Argument, exit: Option<&E
         if let Some(payload) = &exit.payload {
             text += &format!(" {payload}");
         }
+    }
+    if let Some(times) = times {
+        text += &format!(" [the {times}th like this]");
     }
     text.push('\n');
     text

@@ -22,7 +22,7 @@ pub enum Form {
 /// Which calls get a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lines {
-    /// All, but exits that are alike and follow each other get one together. In JSON, all.
+    /// All, but of calls that are alike only the first few. In JSON, all.
     #[default]
     Folded,
     All,

@@ -76,32 +76,63 @@ fn pages() -> SharedPages {
 }
 
 #[test]
-fn exits_alike_get_one_line_together_and_are_counted() {
+fn of_calls_alike_the_first_get_lines_and_all_are_counted() {
     let traced = Traced::new("fold", Form::Text, Lines::Folded);
     let page = pages();
-    for byte in *b"hello" {
-        out_exit(&page, 0x3f8, byte);
+    for n in 0..150 {
+        out_exit(&page, 0x3f8, n);
         traced.run(&page, Ok(0));
+        let level = ring3_uapi::KvmIrqLevel {
+            irq: 4,
+            level: u32::from(n % 2),
+        };
+        traced.call(VM, KVM_IRQ_LINE, level.as_bytes().as_ptr() as u64, Ok(0));
     }
     out_exit(&page, 0x80, 1);
     traced.run(&page, Ok(0));
     let lines = traced.lines();
     assert!(
         lines[0].contains("vcpu 3 (fd 13): KVM_RUN = 0 <")
-            && lines[0].ends_with("port=0x3f8, count=1, data=68}"),
+            && lines[0].ends_with("port=0x3f8, count=1, data=00}"),
         "{lines:?}"
     );
-    assert!(lines[1].contains("KVM_RUN 4 times more <") && lines[1].ends_with("KVM_EXIT_IO out 0x3f8/1"));
-    assert!(lines[2].ends_with("port=0x80, count=1, data=01}"), "{lines:?}");
+    let count = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    // The first five, the tenth and the hundredth.
+    assert_eq!(count("port=0x3f8"), 7, "{lines:?}");
+    assert_eq!(count("data=63} [the 100th like this]"), 1, "{lines:?}");
+    assert_eq!(
+        (count("{irq=4, level=0}"), count("{irq=4, level=1}")),
+        (6, 6),
+        "{lines:?}"
+    );
+    assert_eq!(count("port=0x80, count=1, data=01}"), 1, "{lines:?}");
     let exits = lines
         .iter()
         .find(|line| line.contains("KVM_EXIT_IO: "))
         .expect("a summary");
     assert!(
-        exits.trim_start().starts_with("6 ") && exits.ends_with("out 0x3f8/1 (5), out 0x80/1 (1)"),
+        exits.trim_start().starts_with("151 ") && exits.ends_with("out 0x3f8/1 (150), out 0x80/1 (1)"),
         "{exits}"
     );
     assert_eq!(lines.iter().filter(|line| line.contains("---")).count(), 1);
+}
+
+#[test]
+fn a_list_that_was_refused_has_no_entries_afterwards() {
+    let traced = Traced::new("refused", Form::Text, Lines::All);
+    let list = [0u32, 0xdead];
+    let arg = list.as_ptr() as u64;
+    let on = On {
+        fd: 3,
+        kind: FileKind::System,
+        vcpu: None,
+    };
+    let begun = traced.tracer.begin(on, KVM_GET_MSR_INDEX_LIST, arg);
+    ring3_host::user::UserPtr::new(arg).write(&1u32).expect("there");
+    traced.tracer.end(begun, Err(Errno::E2BIG), None);
+    let lines = traced.lines();
+    let text = "KVM_GET_MSR_INDEX_LIST({nmsrs=0, entries=[]} → {nmsrs=1}) = E2BIG <";
+    assert!(lines[0].contains(text), "{lines:?}");
 }
 
 #[test]

@@ -64,13 +64,24 @@ impl Value {
         if entries.len() > ENTRIES && entries.iter().all(Value::is_zero) {
             return write!(f, "[0; {}]", entries.len());
         }
+        let told = entries
+            .iter()
+            .rposition(|entry| !entry.is_zero())
+            .map_or(0, |last| last + 1);
+        let shown = if entries.len() > ENTRIES {
+            told.min(ENTRIES)
+        } else {
+            entries.len()
+        };
         f.write_char('[')?;
-        for (n, entry) in entries.iter().take(ENTRIES).enumerate() {
+        for (n, entry) in entries.iter().take(shown).enumerate() {
             let comma = if n == 0 { "" } else { ", " };
             write!(f, "{comma}{entry}")?;
         }
-        if entries.len() > ENTRIES {
-            write!(f, ", … {} more", entries.len() - ENTRIES)?;
+        match entries.len() - shown {
+            0 => {}
+            more if told <= shown => write!(f, ", … {more} of 0")?,
+            more => write!(f, ", … {more} more")?,
         }
         f.write_char(']')
     }
@@ -167,6 +178,9 @@ mod tests {
             "[1,2,3,4,5,6,7]"
         );
         assert_eq!(List(vec![Unsigned(0); 9]).to_string(), "[0; 9]");
+        let mut sparse = vec![Unsigned(0); 9];
+        sparse[1] = Unsigned(7);
+        assert_eq!(List(sparse).to_string(), "[0, 7, … 7 of 0]");
         assert_eq!(
             Bytes(vec![0xab; 20]).to_string(),
             format!("{}… (20 bytes)", "ab".repeat(16))
