@@ -39,7 +39,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use summary::{Summary, Whose};
-use time::Duration;
 
 /// What a call is on.
 #[derive(Clone, Copy, Debug)]
