@@ -3,7 +3,7 @@
 use ring3_host::process;
 use ring3_host::signal::Shield;
 use ring3_kvm::{Errno, File, Files};
-use ring3_trace::{Event, On, Tracer, options};
+use ring3_trace::{Event, On, Served, Tracer, options};
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
 
@@ -74,7 +74,12 @@ pub(crate) fn ioctl(
 ) -> Result<i64, Errno> {
     let begun = tracer.begin(on(fd, &**file), request, arg);
     let result = files.ioctl(file, request, arg);
-    tracer.end(begun, result, file.vcpu().map(|vcpu| &**vcpu.pages));
+    let served = if ring3_x86_kvm::ioctls::serves(file.kind(), request) {
+        Served::Yes
+    } else {
+        Served::No
+    };
+    tracer.end(begun, (result, served), file.vcpu().map(|vcpu| &**vcpu.pages));
     result
 }
 

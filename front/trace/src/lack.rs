@@ -2,7 +2,7 @@
 
 use crate::argument::Memory;
 use crate::exit::{Exit, Place, reason_name};
-use crate::{Call, On};
+use crate::{Call, On, Served};
 use ring3_kvm::{Errno, FileKind};
 use ring3_uapi::arch::Archs;
 use ring3_uapi::device::{ATTR_GROUPS, DEVICE_TYPES, Owner};
@@ -29,10 +29,10 @@ fn lack(what: &'static str, name: String, how: impl Into<String>) -> Option<Lack
 /// What a call shows to be lacking. `device` is the type of the device that the call is on, if it is on one.
 pub fn of_call(call: &Call, before: Option<&Memory>, device: Option<u32>) -> Option<Lack> {
     match (call.request, call.result) {
-        (_, Err(Errno::ENOTTY)) => lack(
+        (_, Err(errno)) if call.served == Served::No => lack(
             "ioctl",
             format!("{} on {}", call.name(), call.on.kind_name()),
-            "ENOTTY",
+            format!("{errno:?}"),
         ),
         (KVM_CHECK_EXTENSION, Ok(0)) => {
             let row = cap::lookup(u32::try_from(call.arg).ok()?)?;

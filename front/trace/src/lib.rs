@@ -81,12 +81,20 @@ fn call_name(kind: FileKind, request: u32) -> String {
     row.map_or_else(|| format!("{request:#010x}"), |row| row.name.to_string())
 }
 
+/// Whether there is such a request here at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    Yes,
+    No,
+}
+
 /// An ioctl that has returned.
 struct Call {
     on: On,
     request: u32,
     arg: u64,
     result: Result<i64, Errno>,
+    served: Served,
     ns: u64,
 }
 
@@ -195,12 +203,18 @@ impl Tracer {
     }
 
     /// It has returned. `page` is the vCPU's run page, if it was on a vCPU.
-    pub fn end(&self, begun: Begun, result: Result<i64, Errno>, page: Option<&SharedPages>) {
+    pub fn end(
+        &self,
+        begun: Begun,
+        (result, served): (Result<i64, Errno>, Served),
+        page: Option<&SharedPages>,
+    ) {
         let call = Call {
             on: begun.on,
             request: begun.request,
             arg: begun.arg,
             result,
+            served,
             ns: monotonic_now().since(begun.start),
         };
         let run = call.on.kind == FileKind::Vcpu && call.request == KVM_RUN;

@@ -41,12 +41,16 @@ impl Traced {
 
     fn call(&self, on: On, request: u32, arg: u64, result: Result<i64, Errno>) {
         let begun = self.tracer.begin(on, request, arg);
-        self.tracer.end(begun, result, None);
+        let served = match result {
+            Err(Errno::ENOTTY) => Served::No,
+            _ => Served::Yes,
+        };
+        self.tracer.end(begun, (result, served), None);
     }
 
     fn run(&self, page: &SharedPages, result: Result<i64, Errno>) {
         let begun = self.tracer.begin(VCPU, KVM_RUN, 0);
-        self.tracer.end(begun, result, Some(page));
+        self.tracer.end(begun, (result, Served::Yes), Some(page));
     }
 
     fn lines(self) -> Vec<String> {
@@ -129,7 +133,7 @@ fn a_list_that_was_refused_has_no_entries_afterwards() {
     };
     let begun = traced.tracer.begin(on, KVM_GET_MSR_INDEX_LIST, arg);
     ring3_host::user::UserPtr::new(arg).write(&1u32).expect("there");
-    traced.tracer.end(begun, Err(Errno::E2BIG), None);
+    traced.tracer.end(begun, (Err(Errno::E2BIG), Served::Yes), None);
     let lines = traced.lines();
     let text = "KVM_GET_MSR_INDEX_LIST({nmsrs=0, entries=[]} → {nmsrs=1}) = E2BIG <";
     assert!(lines[0].contains(text), "{lines:?}");
@@ -293,7 +297,7 @@ fn calls_show_what_went_in_and_what_changed() {
     ring3_host::user::UserPtr::new(arg + 4)
         .write(&20u32)
         .expect("there");
-    traced.tracer.end(begun, Ok(0), None);
+    traced.tracer.end(begun, (Ok(0), Served::Yes), None);
     traced.call(VM, KVM_CHECK_EXTENSION, 1, Ok(1));
     traced.call(VM, KVM_SET_USER_MEMORY_REGION, 16, Err(Errno::EFAULT));
     traced.call(VM, KVM_CREATE_IRQCHIP, 0, Ok(0));

@@ -54,6 +54,7 @@ impl Maker<'_> {
         match row.arg {
             Arg::Value => match of_argument(row.name) {
                 Some(Meaning::Capability) => u64::from(self.capability()),
+                Some(Meaning::Values(rows)) if self.rng.bool() => rows[0].1,
                 _ => number_like(self.rng),
             },
             _ if self.rng.u8(..32) == 0 => number_like(self.rng),
@@ -80,13 +81,20 @@ impl Maker<'_> {
         if let (Some(entry), Some(Kind::Structure(header))) = (entry, by_c_name(name))
             && bytes.len() == header.size
         {
-            let count = self.rng.usize(..9);
+            let mut count = self.rng.usize(..9);
             for _ in 0..count {
                 let made = self.make(&entry);
                 bytes.extend(made);
             }
+            // Room for what KVM has to say.
+            if self.rng.u8(..4) == 0 {
+                count = 128;
+                bytes.resize(header.size + count * entry.size(), 0);
+            }
             let count = match self.rng.u8(..16) {
                 0 => number_like(self.rng),
+                1.. if name == "kvm_signal_mask" => 8,
+                1.. if name == "kvm_nested_state" => bytes.len() as u64,
                 _ => count as u64,
             };
             self.put_count(header, &mut bytes, count);
@@ -178,6 +186,7 @@ impl Maker<'_> {
             }
         }
         let value = match of(layout.name, field.name()) {
+            Some(Meaning::Flags(_)) if self.rng.bool() => 0,
             Some(Meaning::Values(rows)) => rows[self.rng.usize(..rows.len())].1,
             Some(Meaning::Flags(rows)) => rows
                 .iter()
@@ -198,6 +207,9 @@ impl Maker<'_> {
         let any = number_like(self.rng);
         match name {
             "slot" => self.rng.u64(..4),
+            "gsi" | "pin" | "irq" if self.rng.u8(..8) != 0 => self.rng.u64(..26),
+            "irqchip" => self.rng.u64(..4),
+            "datamatch" | "resamplefd" if self.rng.bool() => 0,
             "guest_phys_addr" | "gpa" | "phys_addr" => (any & 0xf) << 16,
             "memory_size" | "size" => self.rng.u64(..130) << 12,
             "userspace_addr" | "dirty_bitmap" | "bitmap" | "addr" | "address" => match self.rng.u8(..4) {
@@ -210,10 +222,12 @@ impl Maker<'_> {
             },
             "fd" | "resamplefd" | "guest_memfd" => match self.rng.u8(..8) {
                 0 => any,
-                _ => self
+                1 | 2 => self
                     .fds
                     .get(self.rng.usize(..self.fds.len().max(1)))
                     .map_or(u64::MAX, |fd| *fd as u64),
+                // The first are eventfds.
+                n => self.fds.get(usize::from(n % 2)).map_or(0, |fd| *fd as u64),
             },
             "index" if self.rng.bool() => MSRS[self.rng.usize(..MSRS.len())],
             "function" => {

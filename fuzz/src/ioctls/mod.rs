@@ -42,7 +42,7 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
     let places = places::Places::new().context("memory at the harness's own address")?;
     let watch = watch::Watch::start()?;
     let (start, mut rng) = (Instant::now(), Rng::with_seed(seed));
-    let (mut calls, mut succeeded, mut batches) = (0, 0, 0);
+    let (mut calls, mut succeeded, mut batches) = (0, 0, 0_u64);
     let mut base: Option<Use> = None;
     loop {
         let done = match extent {
@@ -67,11 +67,15 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
             let now = Use::now()?;
             let base = *base.get_or_insert(now);
             ensure!(
-                now.descriptors <= base.descriptors && now.pages <= base.pages + SLACK,
+                now.descriptors <= base.descriptors
+                    && now.threads <= base.threads
+                    && now.pages <= base.pages + SLACK,
                 "a leak: {base:?} have become {now:?} after {batches} batches"
             );
         }
     }
+    // For `RING3_TRACE=text,summary`.
+    ring3_interpose::trace::finish();
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "fuzz: {calls} ioctls in {batches} batches, {succeeded} of them successful, {:.0} a second; {:?}",

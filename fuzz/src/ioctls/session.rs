@@ -84,7 +84,7 @@ impl<'a> Session<'a> {
                 0 => self.close_one(),
                 1 => self.duplicate(),
                 2 | 3 => self.new_guest(),
-                4..44 => self.enter(),
+                4..34 => self.enter(),
                 _ => self.any(),
             }
         }
@@ -216,13 +216,9 @@ impl<'a> Session<'a> {
         };
         // Other architectures' requests are not to be told from what they are with their numbers changed.
         let request = if request == KVM_RUN { row.request } else { request };
-        let fds: Vec<RawFd> = self
-            .objects
-            .iter()
-            .map(|object| object.fd)
-            .chain(self.events.iter().map(AsRawFd::as_raw_fd))
-            .chain([-1, 0])
-            .collect();
+        let events = self.events.iter().map(AsRawFd::as_raw_fd);
+        let objects = self.objects.iter().map(|object| object.fd);
+        let fds: Vec<RawFd> = events.chain(objects).chain([-1, 0]).collect();
         let mut maker = Maker {
             rng: &mut self.rng,
             places: self.places,
@@ -314,7 +310,7 @@ impl<'a> Session<'a> {
             return self.any();
         };
         if let Some(run) = &self.objects[vcpu].run {
-            let at_once = u8::from(self.rng.u8(..4) == 0);
+            let at_once = u8::from(self.rng.bool());
             run.store(IMMEDIATE_EXIT, &at_once);
             if self.rng.u8(..4) == 0 {
                 for _ in 0..self.rng.usize(1..5) {

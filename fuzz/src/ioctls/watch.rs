@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// SIGALRM, which must interrupt KVM_RUN.
 pub const SIGNAL: i32 = 14;
 /// How long a call may take before the signal, and before it hangs for certain.
-const PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_micros(300);
 const FOR_EVER: Duration = Duration::from_secs(60);
 
 struct Shared {
@@ -46,10 +46,6 @@ impl Watch {
     /// The seed of what is done now.
     pub fn batch(&self, seed: u64) {
         self.shared.batch.store(seed, Relaxed);
-    }
-
-    pub fn seed(&self) -> u64 {
-        self.shared.batch.load(Relaxed)
     }
 
     /// Makes a call.

@@ -18,6 +18,9 @@ pub(crate) struct VcpuFile<A: Arch> {
     pub life: Arc<Life<A>>,
 }
 
+/// The requests handled here; all others are the architecture's.
+pub const REQUESTS: &[u32] = &[KVM_RUN, KVM_SET_SIGNAL_MASK];
+
 /// Bytes of a signal set, as the system calls count them.
 const SIGSET: u32 = 8;
 

@@ -16,6 +16,7 @@ pub use kick::{Kick, KickBits};
 pub use seat::{GuestMode, PageNotice, PageNotices, Request, Requests, Seat, Seats};
 pub use stats::VcpuStats;
 
+pub use file::REQUESTS;
 pub(crate) use file::VcpuFile;
 
 use crate::arch::Arch;

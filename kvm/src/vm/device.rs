@@ -13,6 +13,9 @@ use ring3_uapi::ioctl::{KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE
 use ring3_uapi::{KvmCreateDevice, KvmDeviceAttr};
 use std::sync::Arc;
 
+/// The requests of a device's descriptor.
+pub const REQUESTS: &[u32] = &[KVM_SET_DEVICE_ATTR, KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR];
+
 struct DeviceFile<A: Arch> {
     device: Box<dyn Device>,
     life: Arc<Life<A>>,

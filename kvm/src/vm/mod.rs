@@ -6,7 +6,7 @@
 //! descriptor is closed stays a part of the machine), so the last descriptor's end takes that apart.
 
 mod caps;
-mod device;
+pub mod device;
 mod file;
 mod life;
 mod vcpus;

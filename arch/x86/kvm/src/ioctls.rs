@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ring3_host::user::UserPtr;
-use ring3_kvm::Errno;
+use ring3_kvm::vm::{self, device};
+use ring3_kvm::{Errno, FileKind, system, vcpu};
 use ring3_uapi::KvmDeviceAttr;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::{KVM_X86_GRP_SYSTEM, KVM_X86_XCOMP_GUEST_SUPP};
@@ -110,6 +111,18 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
     (KVM_SET_DEVICE_ATTR, clock::ioctls::set_attr),
 ];
 
+/// Whether there is such a request at all on descriptors of a kind: one that does not exist and one that is refused may get the
+/// same answer.
+pub fn serves(kind: FileKind, request: u32) -> bool {
+    match kind {
+        FileKind::System => system::REQUESTS.contains(&request) || find(SYSTEM, request).is_some(),
+        FileKind::Vm => vm::REQUESTS.contains(&request) || find(VM, request).is_some(),
+        FileKind::Vcpu => vcpu::REQUESTS.contains(&request) || find(VCPU, request).is_some(),
+        FileKind::Device => device::REQUESTS.contains(&request),
+        FileKind::Stats => false,
+    }
+}
+
 pub fn find<H: Copy>(rows: &[(u32, H)], request: u32) -> Option<H> {
     rows.iter().find(|row| row.0 == request).map(|row| row.1)
 }
@@ -185,6 +198,24 @@ fn get_system_attr(arg: UserPtr) -> Result<i64, Errno> {
 mod tests {
     use super::*;
     use ring3_uapi::arch::Level;
+
+    #[test]
+    fn what_is_served_is_known_on_each_kind_of_descriptor() {
+        for (kind, request) in [
+            (FileKind::System, KVM_CREATE_VM),
+            (FileKind::System, KVM_GET_SUPPORTED_CPUID),
+            (FileKind::Vm, KVM_CREATE_VCPU),
+            (FileKind::Vm, KVM_CREATE_IRQCHIP),
+            (FileKind::Vcpu, KVM_RUN),
+            (FileKind::Vcpu, KVM_NMI),
+            (FileKind::Device, KVM_SET_DEVICE_ATTR),
+        ] {
+            assert!(serves(kind, request), "{request:#x}");
+            assert!(!serves(FileKind::Stats, request));
+        }
+        assert!(!serves(FileKind::Vcpu, KVM_CREATE_VM));
+        assert!(!serves(FileKind::Vcpu, KVM_PPC_GET_RMMU_INFO));
+    }
 
     #[test]
     fn every_row_is_a_request_of_its_fd() {
