@@ -9,17 +9,15 @@ mod places;
 mod session;
 mod watch;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Calls of a batch.
 const BATCH: u64 = 400;
-/// Batches until all memory that is kept for good has been asked for, and between two looks at what is in use.
-const WARM_UP: u64 = 300;
-/// Pages that may be in use on top of those after the warm-up: 64 MiB.
-const SLACK: u64 = 16384;
+/// Pages that may be in use on top of those after the first batch: 128 MiB.
+const SLACK: u64 = 32768;
 
 /// The seed of the batch that is on its way, for whoever tells of its end.
 static BATCH_SEED: AtomicU64 = AtomicU64::new(0);
@@ -63,15 +61,9 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
         calls += session.calls;
         succeeded += session.succeeded;
         batches += 1;
-        if batches % WARM_UP == 0 {
-            let now = Use::now()?;
-            let base = *base.get_or_insert(now);
-            ensure!(
-                now.descriptors <= base.descriptors
-                    && now.threads <= base.threads
-                    && now.pages <= base.pages + SLACK,
-                "a leak: {base:?} have become {now:?} after {batches} batches"
-            );
+        let base = *base.get_or_insert(Use::now()?);
+        if !base.is_left() {
+            bail!("batch {batch:#x} leaks: {base:?} have become {:?}", Use::now()?);
         }
     }
     // For `RING3_TRACE=text,summary`.
@@ -82,9 +74,6 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
         calls as f64 / seconds,
         Use::now()?
     );
-    if let Some(base) = base {
-        println!("fuzz: after the first {WARM_UP} batches: {base:?}");
-    }
     Ok(())
 }
 
@@ -105,6 +94,23 @@ impl Use {
             descriptors: std::fs::read_dir("/proc/self/fd")?.count(),
             pages,
             threads: std::fs::read_dir("/proc/self/task")?.count(),
+        })
+    }
+
+    /// Whether no more is in use. Threads that end take their time.
+    fn is_left(self) -> bool {
+        let still = || {
+            Use::now().is_ok_and(|now| {
+                now.descriptors <= self.descriptors
+                    && now.threads <= self.threads
+                    && now.pages <= self.pages + SLACK
+            })
+        };
+        (0..1000).any(|_| {
+            still() || {
+                std::thread::sleep(Duration::from_millis(5));
+                false
+            }
         })
     }
 }

@@ -238,7 +238,7 @@ impl<'a> Session<'a> {
     }
 
     /// Keeps the harness out of the guest's reach, and its signal unmasked.
-    fn tame(&self, request: u32, bytes: &mut [u8]) {
+    fn tame(&self, request: u32, bytes: &mut Vec<u8>) {
         let places = self.places;
         match request {
             KVM_SET_USER_MEMORY_REGION => {
@@ -256,9 +256,8 @@ impl<'a> Session<'a> {
             // The set follows a length of four bytes.
             KVM_SET_SIGNAL_MASK => {
                 let signal = crate::ioctls::watch::SIGNAL as usize - 1;
-                if let Some(byte) = bytes.get_mut(4 + signal / 8) {
-                    *byte &= !(1 << (signal % 8));
-                }
+                bytes.resize(12, 0);
+                bytes[4 + signal / 8] &= !(1 << (signal % 8));
             }
             _ => {}
         }
