@@ -1,4 +1,6 @@
-//! Arbitrary bytes as guest code: on interpreter, translator and host CPU at level 3, on the first two in lockstep at level 0.
+//! Two targets. Arbitrary bytes as guest code: on interpreter, translator and host CPU at level 3, on the first two in lockstep at level 0.
+//!
+//! And sequences of ioctls, by [`ioctls`].
 //!
 //! A plain program with mutations of its own, which needs no other toolchain. Inputs that end in a difference are left in a
 //! file and end the run; those worth keeping are named and put in `fuzz/corpus`, which is where mutations begin, and which
@@ -6,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod corpus;
+mod ioctls;
 mod kernel;
 mod mutate;
 mod user;
@@ -17,7 +20,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 #[derive(Parser)]
-#[command(about = "Runs arbitrary bytes as guest code wherever it can be run, and compares")]
+#[command(
+    about = "Runs arbitrary bytes as guest code wherever it can be run, and compares; or makes arbitrary ioctls"
+)]
 struct Arguments {
     /// Stop after so many seconds
     #[arg(long, default_value_t = 15)]
@@ -25,6 +30,12 @@ struct Arguments {
     /// Repeat a run: a hexadecimal number
     #[arg(long, value_parser = number)]
     seed: Option<u64>,
+    /// Make ioctls, not guest code: so many, or as many as the seconds allow
+    #[arg(long, num_args = 0..=1, value_name = "COUNT")]
+    ioctls: Option<Option<u64>>,
+    /// Make only the ioctls of this batch: a hexadecimal number
+    #[arg(long, value_parser = number, value_name = "SEED")]
+    batch: Option<u64>,
     /// Only these inputs, as they are
     inputs: Vec<PathBuf>,
 }
@@ -75,6 +86,15 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("fuzz: seed {seed:#x}");
+    let extent = match (arguments.batch, arguments.ioctls) {
+        (Some(batch), _) => Some(ioctls::Extent::Batch(batch)),
+        (None, Some(Some(calls))) => Some(ioctls::Extent::Calls(calls)),
+        (None, Some(None)) => Some(ioctls::Extent::Seconds(arguments.seconds)),
+        (None, None) => None,
+    };
+    if let Some(extent) = extent {
+        return ioctls::run(&extent, seed);
+    }
     let Some(kernel) = kernel::Kernel::new() else {
         println!("skipped: the translator, which needs more of the host");
         return Ok(());

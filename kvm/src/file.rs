@@ -43,6 +43,14 @@ pub struct Overlay {
     pub from: usize,
 }
 
+/// What is seen of a vCPU by whoever watches its descriptor.
+#[derive(Clone, Copy, Debug)]
+pub struct VcpuFace<'a> {
+    pub id: u32,
+    /// `kvm_run` is the first.
+    pub pages: &'a Arc<SharedPages>,
+}
+
 /// An open file of the API. Its descriptors are memfds, see [`crate::files`].
 pub trait File: Send + Sync {
     fn kind(&self) -> FileKind;
@@ -65,6 +73,11 @@ pub trait File: Send + Sync {
 
     /// The page that is not its memfd's own, if there is one.
     fn overlay(&self) -> Option<Overlay> {
+        None
+    }
+
+    /// The vCPU that it is, if it is one.
+    fn vcpu(&self) -> Option<VcpuFace<'_>> {
         None
     }
 }

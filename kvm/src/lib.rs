@@ -26,7 +26,7 @@ pub mod vm;
 mod tests;
 
 pub use errno::Errno;
-pub use file::{File, FileKind, Overlay};
+pub use file::{File, FileKind, Overlay, VcpuFace};
 pub use files::Files;
 pub use system::{forked, open_system};
 pub use tables::Tables;

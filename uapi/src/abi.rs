@@ -1,4 +1,5 @@
-//! The one way an ABI structure is declared: C layout, no hidden padding, free to be read from and written as bytes.
+//! The one way an ABI structure is declared: C layout, no hidden padding, free to be read from and written as bytes, and
+//! described field by field ([`crate::layout`]).
 
 macro_rules! abi {
     ($($(#[$attr:meta])* struct $name:ident { $($(#[$fattr:meta])* $field:ident: $ty:ty),* $(,)? })*) => {$(
@@ -14,6 +15,18 @@ macro_rules! abi {
             fn default() -> Self {
                 ::zerocopy::FromZeros::new_zeroed()
             }
+        }
+
+        impl $crate::layout::Described for $name {
+            const KIND: $crate::layout::Kind = $crate::layout::Kind::Structure(&$crate::layout::Layout {
+                name: stringify!($name),
+                size: size_of::<$name>(),
+                fields: &[$($crate::layout::Field {
+                    name: stringify!($field),
+                    offset: ::std::mem::offset_of!($name, $field),
+                    kind: <$ty as $crate::layout::Described>::KIND,
+                }),*],
+            });
         }
     )*};
 }

@@ -7,6 +7,8 @@
 //!   accessors. Types are named as in C, in camel case (`kvm_regs` is [`x86::KvmRegs`]); fields and constants keep their names
 //!   (`type` is `type_`).
 //!
+//! [`layout`] describes those structures field by field, with what the numbers in them mean.
+//!
 //! Not here yet: structures of the architectures other than x86. Their rows are complete, but a request code whose
 //! argument has another size on another architecture (KVM_GET_REGS and its like) is x86's.
 //!
@@ -21,6 +23,7 @@ pub mod device;
 pub mod exit;
 pub mod ioctl;
 mod irq;
+pub mod layout;
 mod memory;
 pub mod run;
 mod stats;

@@ -5,6 +5,7 @@ mod boot;
 mod coverage;
 mod doctor;
 mod run;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -32,6 +33,8 @@ enum Command {
         )]
         command: Vec<OsString>,
     },
+    /// As run, and tell what it does with KVM: each call decoded, and what it asked for that ring3 lacks
+    Trace(trace::Options),
     /// Boot a Linux kernel, its serial console on this terminal (Ctrl-A X quits)
     Boot(boot::Options),
     /// Say which parts of the KVM API there are, read off the tables that requests go through
@@ -50,11 +53,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match Arguments::parse().command {
-        Command::Run { command } => {
-            let refusal = run::run(&command);
-            eprintln!("ring3: {}", refusal.message);
-            ExitCode::from(refusal.code)
-        }
+        Command::Run { command } => refuse(&run::run(&command, [])),
+        Command::Trace(options) => refuse(&trace::trace(options)),
         Command::Boot(options) => match boot::boot(options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -69,4 +69,9 @@ fn main() -> ExitCode {
         Command::Doctor => doctor::doctor(),
         Command::Probe => doctor::probe(),
     }
+}
+
+fn refuse(refusal: &run::Refusal) -> ExitCode {
+    eprintln!("ring3: {}", refusal.message);
+    ExitCode::from(refusal.code)
 }

@@ -15,12 +15,12 @@ pub struct Refusal {
     pub code: u8,
 }
 
-fn refusal(code: u8, message: String) -> Refusal {
+pub fn refusal(code: u8, message: String) -> Refusal {
     Refusal { message, code }
 }
 
-/// Runs the command in place of this process; returns only if that fails.
-pub fn run(command: &[OsString]) -> Refusal {
+/// Runs the command in place of this process, with more in its environment; returns only if that fails.
+pub fn run<const N: usize>(command: &[OsString], environment: [(&str, OsString); N]) -> Refusal {
     let Some((program, arguments)) = command.split_first() else {
         return refusal(2, "no command given".to_string());
     };
@@ -49,6 +49,7 @@ pub fn run(command: &[OsString]) -> Refusal {
     let error = Command::new(&path)
         .args(arguments)
         .env("LD_PRELOAD", preload)
+        .envs(environment)
         .exec();
     refusal(126, format!("{}: {error}", path.display()))
 }

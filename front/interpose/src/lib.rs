@@ -11,9 +11,10 @@
 //! request that gives it away. An object whose only descriptor is on its way in a socket is gone.
 #![forbid(unsafe_code)]
 
+mod log;
 pub mod path;
 pub mod stats;
-mod trace;
+pub mod trace;
 
 pub use ring3_kvm::{Errno, FileKind, Overlay};
 
@@ -23,6 +24,7 @@ use ring3_host::fd::{CloseOnExec, constant_memfd, set_cloexec, with_raw};
 use ring3_host::process;
 use ring3_host::signal::{self, Shield};
 use ring3_kvm::{Files, open_system};
+use ring3_trace::Event;
 use ring3_uapi::ioctl::is_kvm;
 use ring3_x86_kvm::X86;
 use std::ops::Range;
@@ -54,11 +56,13 @@ pub fn open_device(cloexec: CloseOnExec) -> Result<RawFd, Errno> {
     if !signal::is_active() {
         signal::activate();
     }
+    log::start();
     trace::start();
     let _work = Shield::enter();
     OPENED.store(true, Ordering::Release);
     let fd = open_system::<X86>()?;
     with_raw(fd, |fd| set_cloexec(fd, cloexec))??;
+    trace::event(Files::process(), fd, Event::Open);
     Ok(fd)
 }
 
@@ -71,6 +75,7 @@ fn settle() {
     process::settle(|| {
         ring3_kvm::forked::<X86>();
         stats::forked();
+        trace::forked();
     });
 }
 
@@ -105,9 +110,10 @@ pub fn ioctl(fd: RawFd, request: u32, arg: u64) -> Option<Result<i64, Errno>> {
     // Handlers of the client's run once this is dropped, when no lock is held any more.
     let _work = Shield::enter();
     let file = files.get(fd)?;
-    let result = files.ioctl(&file, request, arg);
-    trace::ioctl(fd, request, arg, &result);
-    Some(result)
+    Some(match trace::tracer() {
+        None => files.ioctl(&file, request, arg),
+        Some(tracer) => trace::ioctl(tracer, (files, fd), &file, (request, arg)),
+    })
 }
 
 /// Asks the kernel whether the number is ours: descriptors come by sockets too, and come and go by system calls that do not
@@ -156,6 +162,18 @@ pub fn guest_memfd(fd: RawFd) -> Option<Arc<GuestMemfd>> {
     files.get(fd)?.guest_memfd().cloned()
 }
 
+/// The client mapped `len` bytes of a descriptor, from `offset` on, at `at`.
+#[inline]
+pub fn mapped(fd: RawFd, at: u64, len: usize, offset: i64) {
+    if let Some(files) = files().filter(|files| files.is_ours(fd))
+        && trace::is_traced()
+        && !process::is_forked_child()
+    {
+        let _work = Shield::enter();
+        trace::event(files, fd, Event::Mmap { at, len, offset });
+    }
+}
+
 /// The table, if this process may change it: a child of `vfork` may not, since it is the parent's too.
 fn own_files() -> Option<&'static Files> {
     files()?;
@@ -177,6 +195,7 @@ pub fn closing(fd: RawFd) {
 fn close_ours(fd: RawFd) {
     if let Some(files) = own_files() {
         let _work = Shield::enter();
+        trace::event(files, fd, Event::Close);
         files.closed(fd);
     }
 }
@@ -202,6 +221,7 @@ fn dup_ours(old: RawFd, new: RawFd) {
     if let Some(files) = own_files() {
         let _work = Shield::enter();
         files.duped(old, new);
+        trace::event(files, old, Event::Dup { new });
     }
 }
 

@@ -16,6 +16,7 @@ fn open_device(flags: c_int) -> c_int {
     match keeping_errno(|| ring3_interpose::open_device(cloexec(flags))) {
         Ok(fd) => {
             account_at_exit();
+            trace_until_exit();
             fd
         }
         Err(errno) => fail(errno.0),
@@ -41,6 +42,12 @@ fn open_parameter(path: *const c_char, flags: c_int) -> Option<c_int> {
     Some(opened.unwrap_or_else(|errno| fail(errno.0)))
 }
 
+fn at_exit(work: extern "C" fn()) {
+    // SAFETY: the function is there as long as this library, which is never unloaded.
+    let registered = unsafe { libc::atexit(work) };
+    debug_assert_eq!(registered, 0);
+}
+
 /// Has the account written at the end, if one is wanted.
 fn account_at_exit() {
     extern "C" fn write() {
@@ -50,11 +57,18 @@ fn account_at_exit() {
     }
     static ONCE: Once = Once::new();
     if ring3_interpose::stats::wanted().is_some() {
-        ONCE.call_once(|| {
-            // SAFETY: the function is there as long as this library, which is never unloaded.
-            let registered = unsafe { libc::atexit(write) };
-            debug_assert_eq!(registered, 0);
-        });
+        ONCE.call_once(|| at_exit(write));
+    }
+}
+
+/// Has the trace's summary written at the end, if the process is traced.
+fn trace_until_exit() {
+    extern "C" fn finish() {
+        ring3_interpose::trace::finish();
+    }
+    static ONCE: Once = Once::new();
+    if ring3_interpose::trace::is_traced() {
+        ONCE.call_once(|| at_exit(finish));
     }
 }
 

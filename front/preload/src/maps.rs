@@ -82,7 +82,10 @@ macro_rules! mmaps {
             let at = result as *mut c_void;
             let shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
             if at != libc::MAP_FAILED && shared && ring3_interpose::kind(fd).is_some() {
-                super::keeping_errno(|| put_overlay(fd, &Mapped { at: at.cast(), len, offset, rights }));
+                super::keeping_errno(|| {
+                    put_overlay(fd, &Mapped { at: at.cast(), len, offset, rights });
+                    ring3_interpose::mapped(fd, at as u64, len, offset);
+                });
             }
             at
         }

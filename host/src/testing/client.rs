@@ -2,7 +2,7 @@
 
 use crate::addr::PAGE_SIZE;
 use crate::mem;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
@@ -29,6 +29,23 @@ impl ClientMemory {
         let at = unsafe { mmap_anonymous(std::ptr::null_mut(), len, RIGHTS, MapFlags::PRIVATE) }?;
         let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(ClientMemory { at, len })
+    }
+
+    /// So many zeroed pages at an address that nothing else has.
+    pub fn at(address: u64, pages: usize) -> io::Result<ClientMemory> {
+        let len = pages * PAGE_SIZE as usize;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE;
+        let at = std::ptr::without_provenance_mut(address as usize);
+        // SAFETY: a mapping that replaces none.
+        let at = unsafe { mmap_anonymous(at, len, RIGHTS, flags) }?;
+        let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = ClientMemory { at, len };
+        // Kernels that do not know the flag take the address as a wish.
+        if memory.address() == address {
+            Ok(memory)
+        } else {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
     }
 
     pub fn address(&self) -> u64 {
@@ -93,6 +110,14 @@ impl ClientMemory {
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         // SAFETY: the pages are ours to replace.
         unsafe { mmap_anonymous(at.as_ptr().cast(), len, ProtFlags::empty(), flags) }?;
+        Ok(())
+    }
+
+    /// Lets pages only be read from now on.
+    pub fn protect(&self, offset: usize, len: usize) -> io::Result<()> {
+        let at = self.place(offset, len);
+        // SAFETY: the pages are ours, and all access to them may fault.
+        unsafe { mprotect(at.as_ptr().cast(), len, MprotectFlags::READ) }?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::files::Files;
 use crate::system::open_system;
 use crate::vcpu::{Polling, Request};
 use ring3_host::fd::{identity, memfd_create};
+use ring3_host::testing::ClientMemory;
 use ring3_uapi::cap::*;
 use ring3_uapi::device::{KVM_CREATE_DEVICE_TEST, KVM_DEV_TYPE_VFIO, KVM_DEV_VFIO_FILE};
 use ring3_uapi::device::{KVM_DEV_VFIO_FILE_ADD, KVM_DEV_VFIO_FILE_DEL};
@@ -15,6 +16,7 @@ use ring3_uapi::ioctl::*;
 use ring3_uapi::{KvmCreateDevice, KvmDeviceAttr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use zerocopy::IntoBytes;
 
 #[test]
 fn the_device_makes_vms() {
@@ -79,6 +81,26 @@ fn create(machine: &Machine, kind: u32, flags: u32) -> Result<u32, Errno> {
 
 fn attr(device: &Open, request: u32, attr: &KvmDeviceAttr) -> Result<i64, Errno> {
     device.ioctl(request, std::ptr::from_ref(attr) as u64)
+}
+
+#[test]
+fn a_device_whose_number_cannot_be_told_is_closed() {
+    let machine = Machine::new();
+    let args = KvmCreateDevice {
+        type_: KVM_DEV_TYPE_VFIO,
+        ..KvmCreateDevice::default()
+    };
+    let page = ClientMemory::new(1).expect("memory");
+    page.write(0, args.as_bytes());
+    page.protect(0, 4096).expect("memory");
+    assert_eq!(
+        machine.value(KVM_CREATE_DEVICE, page.address()),
+        Err(Errno::EFAULT)
+    );
+    // A VM has one of these at most.
+    drop(Open(
+        create(&machine, KVM_DEV_TYPE_VFIO, 0).expect("no other") as RawFd
+    ));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Owned, Vcpu};
 use crate::arch::{Arch, Vcpus};
 use crate::errno::Errno;
-use crate::file::{File, FileKind, Overlay};
+use crate::file::{File, FileKind, Overlay, VcpuFace};
 use crate::stats::StatsFile;
 use crate::vm::Life;
 use ring3_host::addr::PAGE_SIZE;
@@ -83,6 +83,13 @@ impl<A: Arch> File for VcpuFile<A> {
 
     fn overlay(&self) -> Option<Overlay> {
         self.vcpu.vm().io().ring().overlay(self.vcpu.pages())
+    }
+
+    fn vcpu(&self) -> Option<VcpuFace<'_>> {
+        Some(VcpuFace {
+            id: self.vcpu.id(),
+            pages: self.vcpu.pages(),
+        })
     }
 }
 

@@ -63,17 +63,25 @@ pub(super) fn create<A: Arch>(vm: &Arc<Vm<A>>, life: &Arc<Life<A>>, arg: u64) ->
     } else {
         Purpose::Create
     };
-    let _changes = vm.changes.lock();
+    let changes = vm.changes.lock();
     let device = make(vm, args.type_, purpose)?;
-    if purpose == Purpose::Create {
-        let device = device.ok_or(Errno::ENODEV)?;
-        let memfd = fd::memfd_create("kvm-device", 0)?;
-        let file = DeviceFile {
-            device,
-            life: Arc::clone(life),
-        };
-        args.fd = Files::process().install(Arc::new(file), memfd)? as u32;
+    if purpose == Purpose::Test {
+        return Ok(at.write(&args).map(|()| 0)?);
     }
-    at.write(&args)?;
-    Ok(0)
+    let device = device.ok_or(Errno::ENODEV)?;
+    let memfd = fd::memfd_create("kvm-device", 0)?;
+    let file = DeviceFile {
+        device,
+        life: Arc::clone(life),
+    };
+    let number = Files::process().install(Arc::new(file), memfd)?;
+    args.fd = number as u32;
+    let told = at.write(&args);
+    if told.is_err() {
+        // Nobody knows of it, so nobody would close it, and it would keep the VM.
+        drop(changes);
+        Files::process().closed(number);
+        drop(fd::adopt_raw(number));
+    }
+    Ok(told.map(|()| 0)?)
 }

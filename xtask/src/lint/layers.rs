@@ -11,7 +11,7 @@ use super::Finding;
 use crate::run::{cargo, output};
 
 /// (crate, its directory, the crates of ours it may use)
-const LAYERS: [(&str, &str, &[&str]); 17] = [
+const LAYERS: [(&str, &str, &[&str]); 18] = [
     ("ring3-uapi", "uapi", &[]),
     ("ring3-host", "host", &[]),
     ("ring3-kvm", "kvm", &["ring3-uapi", "ring3-host"]),
@@ -34,9 +34,20 @@ const LAYERS: [(&str, &str, &[&str]); 17] = [
         &["ring3-uapi", "ring3-host", "ring3-kvm", "ring3-x86-kvm"],
     ),
     (
+        "ring3-trace",
+        "front/trace",
+        &["ring3-uapi", "ring3-host", "ring3-kvm"],
+    ),
+    (
         "ring3-interpose",
         "front/interpose",
-        &["ring3-uapi", "ring3-host", "ring3-kvm", "ring3-x86-kvm"],
+        &[
+            "ring3-uapi",
+            "ring3-host",
+            "ring3-kvm",
+            "ring3-x86-kvm",
+            "ring3-trace",
+        ],
     ),
     (
         "ring3-preload",
@@ -47,7 +58,7 @@ const LAYERS: [(&str, &str, &[&str]); 17] = [
     (
         "ring3-cli",
         "front/cli",
-        &["ring3-uapi", "ring3-vmm", "ring3-client"],
+        &["ring3-uapi", "ring3-vmm", "ring3-client", "ring3-trace"],
     ),
     ("ring3-guest", "tests/guest", &[]),
     ("ring3-tests", "tests", ANY),

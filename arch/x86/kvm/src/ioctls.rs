@@ -1,14 +1,16 @@
 //! The ioctls of x86 as rows: /dev/kvm's, the VM's and the vCPU's. Those not here (and not neutral) do not exist.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 use ring3_host::user::UserPtr;
-use ring3_kvm::Errno;
+use ring3_kvm::{Errno, FileKind, Tables};
 use ring3_uapi::KvmDeviceAttr;
+use ring3_uapi::arch::Level;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::{KVM_X86_GRP_SYSTEM, KVM_X86_XCOMP_GUEST_SUPP};
 
+use crate::X86;
 use crate::apic::client as lapic;
 use crate::controllers::client as chips;
 use crate::cpuid::supported::supported_xcr0;
@@ -116,6 +118,21 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
 /// /dev/kvm's attributes: group and number.
 pub const SYSTEM_ATTRIBUTES: &[(u32, u64)] = &[(KVM_X86_GRP_SYSTEM, KVM_X86_XCOMP_GUEST_SUPP)];
 
+/// Whether there is such a request at all on descriptors of a kind: one that does not exist and one that is refused may get the
+/// same answer.
+pub fn serves(kind: FileKind, request: u32) -> bool {
+    static TABLES: OnceLock<Tables> = OnceLock::new();
+    let level = match kind {
+        FileKind::System => Level::System,
+        FileKind::Vm => Level::Vm,
+        FileKind::Vcpu => Level::Vcpu,
+        FileKind::Device => Level::Device,
+        FileKind::Stats | FileKind::GuestMemfd => return false,
+    };
+    let tables = TABLES.get_or_init(Tables::of::<X86>);
+    tables.requests(level).contains(&request)
+}
+
 pub fn find<H: Copy>(rows: &[(u32, H)], request: u32) -> Option<H> {
     rows.iter().find(|row| row.0 == request).map(|row| row.1)
 }
@@ -187,7 +204,24 @@ fn get_system_attr(arg: UserPtr) -> Result<i64, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ring3_uapi::arch::Level;
+
+    #[test]
+    fn what_is_served_is_known_on_each_kind_of_descriptor() {
+        for (kind, request) in [
+            (FileKind::System, KVM_CREATE_VM),
+            (FileKind::System, KVM_GET_SUPPORTED_CPUID),
+            (FileKind::Vm, KVM_CREATE_VCPU),
+            (FileKind::Vm, KVM_CREATE_IRQCHIP),
+            (FileKind::Vcpu, KVM_RUN),
+            (FileKind::Vcpu, KVM_NMI),
+            (FileKind::Device, KVM_SET_DEVICE_ATTR),
+        ] {
+            assert!(serves(kind, request), "{request:#x}");
+            assert!(!serves(FileKind::Stats, request));
+        }
+        assert!(!serves(FileKind::Vcpu, KVM_CREATE_VM));
+        assert!(!serves(FileKind::Vcpu, KVM_PPC_GET_RMMU_INFO));
+    }
 
     #[test]
     fn every_row_is_a_request_of_its_fd() {
