@@ -17,6 +17,7 @@ pub mod features;
 pub mod mmu;
 pub mod op;
 pub mod run;
+mod smm;
 pub mod state;
 #[doc(hidden)]
 pub mod testing;
@@ -26,5 +27,6 @@ pub use crate::core::Core;
 pub use crate::features::Features;
 pub use fault::{Fault, Step, Stop, Vector};
 pub use run::{Cpu, Ended, Leave, Tier};
+pub use smm::NoSaveArea;
 pub use state::State;
 pub use world::{Access, Backing, Memory, Pause, Platform, Ports, Posted, Refusal, World};

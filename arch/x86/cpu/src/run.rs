@@ -24,6 +24,8 @@ pub enum Leave {
     /// An external interrupt could be delivered now, and the caller asked to be told.
     InterruptWindow,
     NmiWindow,
+    /// RSM retired: what had to wait for that can be delivered.
+    Resumed,
     /// A debug event that the client wants: the exception vector and DR6's bits; nothing was delivered.
     Debug {
         vector: u8,
@@ -282,6 +284,9 @@ impl Cpu {
                 Some(Leave::Debug { dr6, .. }) => return Some(Leave::HaltedAtStep { dr6 }),
                 Some(_) => {}
             }
+        }
+        if has(Attention::RESUMED) && leave.is_none() {
+            return Some(Leave::Resumed);
         }
         if has(Attention::WINDOW) && leave.is_none() {
             return self.open_window();

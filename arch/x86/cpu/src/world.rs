@@ -63,6 +63,8 @@ pub trait Memory {
     fn code_written(&mut self, gpa: GuestPhys, len: usize) -> bool;
     /// The instruction that consumed answers of the client has retired.
     fn retired(&mut self);
+    /// System management mode was entered or left: from now on guest-physical addresses mean what they mean there.
+    fn space_changed(&mut self, _: &State) {}
 }
 
 /// I/O ports; `data` is 1, 2 or 4 bytes.

@@ -88,6 +88,7 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
     (KVM_SET_LAPIC, lapic::set),
     (KVM_INTERRUPT, lapic::interrupt),
     (KVM_NMI, lapic::nmi),
+    (KVM_SMI, lapic::smi),
     (KVM_SET_VAPIC_ADDR, lapic::set_vapic_addr),
     (KVM_GET_VCPU_EVENTS, events::get),
     (KVM_SET_VCPU_EVENTS, events::set),

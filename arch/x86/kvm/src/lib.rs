@@ -3,11 +3,11 @@
 //! [`X86`] is what the neutral KVM is instantiated with; `ioctls` and `caps` are the tables a client's requests go
 //! through. A vCPU (`vcpu`) runs in `run`: events go in by `inject`, the processor executes against the `world`, and
 //! what the client must do goes out by `exit` and `run_page`. Its registers for the client are in `regs`, `events`,
-//! `mp_state`, `guest_debug`; `pre_fault` is about its memory; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it. Interrupts: the
+//! `mp_state`, `guest_debug`; `pre_fault` is about its memory, `smm` about system management mode; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it. Interrupts: the
 //! models `lapic`, `ioapic`, `pic` and `pit` behind `ports`, assembled in `irqchip`, put into a VM by `apic` and
 //! `controllers`.
 //!
-//! Not supported: system management mode, nested virtualization, Hyper-V and Xen interfaces, performance counters,
+//! Not supported: nested virtualization, Hyper-V and Xen interfaces, performance counters,
 //! SEV and TDX.
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ pub mod regs;
 pub mod run;
 pub mod run_page;
 pub mod settings;
+pub mod smm;
 pub mod steal;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use ring3_host::addr::GuestPhys;
 use ring3_kvm::Errno;
 use ring3_kvm::memory::SlotsView;
 use ring3_kvm::vcpu::{Request, Seat, Vcpu};
@@ -86,6 +87,12 @@ impl Unit {
             apic_enabled: crate::apic::base(vcpu, self) & 1 << 11 != 0,
             xcr0: state.xcr0,
         }
+    }
+
+    /// Copies from guest memory as the vCPU sees it.
+    pub fn read_guest(&self, vcpu: &X86Vcpu, at: GuestPhys, bytes: &mut [u8]) -> Result<(), Errno> {
+        vcpu.vm().memory().read(self.slots.space(), at, bytes)?;
+        Ok(())
     }
 
     /// What the APIC is made of changed.
@@ -234,8 +241,10 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     state.xcr0 = old.xcr0;
     state.msr = old.msr;
     state.physical_bits = old.physical_bits;
+    state.smm.base = old.smm.base;
     state.gpr[RDX] = u64::from(s.unit.cpuid.find(1, 0).map_or(0x600, |e| e.regs[0]));
     s.unit.events = Events::default();
+    s.unit.msrs.set(msr::index::SMI_COUNT, 0);
     if let Some(apic) = &vcpu.shared().apic {
         let mut guard = apic.lock();
         let inner = &mut *guard;

@@ -18,7 +18,7 @@ use crate::vcpu::CLOCK_UPDATE;
 
 pub type X86Vm = Vm<X86>;
 
-/// The address space of ordinary accesses (there is no other, as there is no SMM).
+/// The address space of devices and paravirtual structures: the one outside of system management mode.
 const SPACE: u16 = 0;
 
 #[derive(Default)]

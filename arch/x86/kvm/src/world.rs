@@ -11,7 +11,7 @@ use ring3_x86_cpu::{Access, Backing, Fault, Memory, Pause, Platform, Ports, Post
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
-use crate::{apic, hypercall};
+use crate::{apic, hypercall, smm};
 
 /// One vCPU's view of the machine, for the length of a run.
 pub struct Machine<'a> {
@@ -98,6 +98,11 @@ impl Memory for Machine<'_> {
 
     fn retired(&mut self) {
         self.unit.io.retire();
+    }
+
+    fn space_changed(&mut self, state: &State) {
+        let space = smm::space(state);
+        self.unit.slots.set_space(self.vcpu.vm().memory(), space);
     }
 }
 

@@ -36,7 +36,7 @@ impl Types for X86 {
         coalesced_page: Some(KVM_COALESCED_MMIO_PAGE_OFFSET),
         memory: SlotLimits {
             user_slots: 32764,
-            address_spaces: 1,
+            address_spaces: crate::smm::SPACES,
             readonly: true,
         },
         vcpus: 1024,

@@ -148,6 +148,7 @@ fn transfers(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Handler> {
             };
             Some(fast_call::sysexit)
         }
+        M::Rsm => Some(crate::smm::rsm),
         M::Vmcall | M::Vmmcall => Some(identify::hypercall),
         _ => None,
     }

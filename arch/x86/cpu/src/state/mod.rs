@@ -50,6 +50,27 @@ pub struct Interruptibility {
     pub nmi_blocked: bool,
 }
 
+/// System management mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Smm {
+    /// The processor is in it.
+    pub active: bool,
+    /// NMIs were blocked when it was entered, and stay blocked when it is left.
+    pub inside_nmi: bool,
+    /// SMBASE.
+    pub base: u64,
+}
+
+impl Default for Smm {
+    fn default() -> Smm {
+        Smm {
+            active: false,
+            inside_nmi: false,
+            base: 0x3_0000,
+        }
+    }
+}
+
 /// An exception that is still to be delivered, as KVM_GET/SET_VCPU_EVENTS knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
@@ -83,8 +104,7 @@ pub struct State {
     pub pdptr: [u64; 4],
     pub vector: Box<VectorState>,
     pub interruptibility: Interruptibility,
-    /// In system management mode.
-    pub smm: bool,
+    pub smm: Smm,
     /// Number of bits of a physical address that this processor has.
     pub physical_bits: u8,
 }
@@ -136,7 +156,7 @@ impl State {
             pdptr: [0; 4],
             vector: Box::default(),
             interruptibility: Interruptibility::default(),
-            smm: false,
+            smm: Smm::default(),
             physical_bits: 48,
         }
     }

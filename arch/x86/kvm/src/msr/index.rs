@@ -12,6 +12,7 @@ pub const IA32_TSC_ADJUST: u32 = 0x3b;
 pub const IA32_SPEC_CTRL: u32 = 0x48;
 pub const IA32_PRED_CMD: u32 = 0x49;
 pub const IA32_UCODE_WRITE: u32 = 0x79;
+pub const IA32_SMBASE: u32 = 0x9e;
 pub const IA32_UCODE_REV: u32 = 0x8b;
 pub const P6_PERFCTR0: u32 = 0xc1;
 pub const P6_PERFCTR1: u32 = 0xc2;

@@ -4,7 +4,7 @@
 //! client's side (KVM_GET_MSRS, KVM_SET_MSRS and the three lists).
 //!
 //! Not supported: performance counters (absent from CPUID; the few that every kernel probes read as zero),
-//! asynchronous page faults, VMX and SVM capability registers, SMBASE.
+//! asynchronous page faults, VMX and SVM capability registers.
 
 pub mod filter;
 pub mod index;

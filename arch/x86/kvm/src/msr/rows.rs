@@ -81,6 +81,7 @@ rows! {
     IA32_PERF_CAPABILITIES _ .. _ FEATURE misc::read_perf_capabilities, misc::write_perf_capabilities;
     IA32_MISC_ENABLE    _ .. _ SAVED misc::plain, misc::write_misc_enable;
     IA32_POWER_CTL      _ .. _ SAVED misc::plain, misc::store;
+    IA32_SMBASE         _ .. _ SAVED system::read_smbase, system::write_smbase;
     SMI_COUNT           _ .. _ SAVED misc::plain, misc::client_store;
     PLATFORM_INFO       _ .. _ SAVED misc::read_platform_info, misc::write_platform_info;
     MISC_FEATURES_ENABLES _ .. _ SAVED misc::plain, misc::write_misc_features;
