@@ -10,6 +10,7 @@ mod memory;
 mod pv;
 mod registers;
 mod run;
+mod smm;
 mod system;
 
 use ring3_client::{Errno, Kvm, Memory, Vcpu, Vm};
