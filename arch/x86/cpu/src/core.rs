@@ -24,6 +24,8 @@ impl Attention {
     pub const WINDOW: u32 = 16;
     /// The operation used answers of the client that are now spent.
     pub const RETIRED: u32 = 32;
+    /// The meter's alarm is due.
+    pub const METERED: u32 = 256;
     /// System management mode was left.
     pub const RESUMED: u32 = 128;
     /// A block was decoded: others may have posted something while the world marked its pages, so the kick word

@@ -90,6 +90,10 @@ pub trait Platform {
     /// The local APIC's task priority class, as CR8 shows it.
     fn task_priority(&mut self, state: &State) -> u8;
     fn set_task_priority(&mut self, state: &mut State, class: u8) -> Posted;
+    /// The performance counter that RDPMC calls by this index, if there is one.
+    fn performance_counter(&mut self, _: &mut State, _: u32) -> Option<u64> {
+        None
+    }
     /// The guest's time-stamp counter now.
     fn tsc(&mut self, state: &State) -> u64;
 }

@@ -3,12 +3,11 @@
 //! [`X86`] is what the neutral KVM is instantiated with; `ioctls` and `caps` are the tables a client's requests go
 //! through. A vCPU (`vcpu`) runs in `run`: events go in by `inject`, the processor executes against the `world`, and
 //! what the client must do goes out by `exit` and `run_page`. Its registers for the client are in `regs`, `events`,
-//! `mp_state`, `guest_debug`; `pre_fault` is about its memory, `smm` about system management mode; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it. Interrupts: the
+//! `mp_state`, `guest_debug`; `pre_fault` is about its memory, `smm` about system management mode, `pmu` about performance counters; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it. Interrupts: the
 //! models `lapic`, `ioapic`, `pic` and `pit` behind `ports`, assembled in `irqchip`, put into a VM by `apic` and
 //! `controllers`.
 //!
-//! Not supported: nested virtualization, Hyper-V and Xen interfaces, performance counters,
-//! SEV and TDX.
+//! Not supported: nested virtualization, Hyper-V and Xen interfaces, SEV and TDX.
 #![forbid(unsafe_code)]
 
 pub mod apic;
@@ -31,6 +30,7 @@ pub mod msr;
 pub mod nested;
 pub mod pic;
 pub mod pit;
+pub mod pmu;
 pub mod ports;
 pub mod pre_fault;
 pub mod regs;

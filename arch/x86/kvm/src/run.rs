@@ -12,9 +12,9 @@ use ring3_x86_cpu::Leave;
 use crate::exit::Exit;
 use crate::inject::{self, Injected};
 use crate::steal::{self, TlbFlush};
-use crate::vcpu::{CLOCK_UPDATE, VcpuState, X86Vcpu, init, startup};
+use crate::vcpu::{CLOCK_UPDATE, PMU_UPDATE, VcpuState, X86Vcpu, init, startup};
 use crate::world::Machine;
-use crate::{apic, run_page};
+use crate::{apic, pmu, run_page};
 
 /// What one turn of the loop came to.
 enum Turn {
@@ -173,6 +173,10 @@ fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, 
     match leave {
         Leave::Kicked | Leave::NmiWindow | Leave::Resumed => Ok(Turn::Again),
         Leave::InterruptWindow => Ok(interrupt_window(vcpu, s)),
+        Leave::Metered => {
+            pmu::update(vcpu, &mut s.unit.pmu, &mut s.cpu.core.state.meter);
+            Ok(Turn::Again)
+        }
         Leave::Paused => Ok(Turn::Exit),
         Leave::Halted => Ok(halted(vcpu, s)),
         Leave::TripleFault => Ok(queue(s, Exit::Shutdown)),
@@ -277,6 +281,9 @@ fn serve_requests(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
         for gfn in &notices.write_revoked {
             s.cpu.core.mmu.protect(GuestPhys(*gfn << 12));
         }
+    }
+    if requests.contains(PMU_UPDATE) {
+        pmu::refilter(vcpu, s);
     }
     if requests.contains(CLOCK_UPDATE) {
         let tsc = s.unit.tsc;

@@ -29,6 +29,8 @@ pub struct Settings {
     pub guest_reads_platform_info: AtomicBool,
     /// KVM_CAP_EXIT_ON_EMULATION_FAILURE.
     pub exit_on_emulation_failure: AtomicBool,
+    /// Cleared by KVM_CAP_PMU_CAPABILITY: guests have no performance counters, whatever CPUID says.
+    pub performance_counters: AtomicBool,
     /// KVM_CAP_X86_APIC_BUS_CYCLES_NS.
     pub apic_bus_cycle_ns: AtomicU64,
     /// KVM_CAP_MAX_VCPU_ID: ids of vCPUs are below this; zero means the default.
@@ -54,6 +56,7 @@ impl Default for Settings {
             triple_fault_event: AtomicBool::new(false),
             guest_reads_platform_info: AtomicBool::new(true),
             exit_on_emulation_failure: AtomicBool::new(false),
+            performance_counters: AtomicBool::new(true),
             apic_bus_cycle_ns: AtomicU64::new(DEFAULT_CYCLE_NS),
             max_vcpu_id: AtomicU32::new(0),
             boot_cpu_id: AtomicU32::new(0),

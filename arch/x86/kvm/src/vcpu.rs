@@ -26,6 +26,7 @@ use crate::guest_debug::GuestDebug;
 use crate::lapic::{Features, Lapic, ResetKind, Role};
 use crate::msr::mce::{MCG_CMCI_P, Mce};
 use crate::msr::{self};
+use crate::pmu::{self, Pmu};
 use crate::steal::Steal;
 use crate::vm::X86Vm;
 
@@ -33,6 +34,8 @@ pub type X86Vcpu = Vcpu<X86>;
 
 /// The request to write the paravirtual clock's page anew.
 pub const CLOCK_UPDATE: Request = Request::arch(0);
+/// The request to look at the filter of performance events.
+pub const PMU_UPDATE: Request = Request::arch(1);
 
 /// What the vCPU's own thread (or an ioctl) works on.
 pub struct VcpuState {
@@ -59,6 +62,7 @@ pub struct Unit {
     pub clock: VcpuClock,
     pub steal: Steal,
     pub events: Events,
+    pub pmu: Pmu,
     /// KVM_INTERRUPT with the split irqchip: the client's 8259 wants this vector taken.
     pub external_vector: Option<u8>,
     pub mp_state: u32,
@@ -132,6 +136,7 @@ impl VcpuState {
         }
         self.cpu.set_features(instructions);
         self.unit.review_apic(vcpu);
+        pmu::refresh(vcpu, self);
         self.state_changed();
     }
 }
@@ -209,6 +214,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         clock: VcpuClock::default(),
         steal: Steal::default(),
         events: Events::default(),
+        pmu: Pmu::default(),
         external_vector: None,
         mp_state: if runs {
             KVM_MP_STATE_RUNNABLE
@@ -242,6 +248,7 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     state.msr = old.msr;
     state.physical_bits = old.physical_bits;
     state.smm.base = old.smm.base;
+    state.meter = old.meter;
     state.gpr[RDX] = u64::from(s.unit.cpuid.find(1, 0).map_or(0x600, |e| e.regs[0]));
     s.unit.events = Events::default();
     s.unit.msrs.set(msr::index::SMI_COUNT, 0);

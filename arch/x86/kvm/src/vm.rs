@@ -13,6 +13,7 @@ use crate::clock::pvclock::VmClock;
 use crate::clock::tsc::VmTsc;
 use crate::controllers::Controllers;
 use crate::msr::filter::FilterSlot;
+use crate::pmu;
 use crate::settings::Settings;
 use crate::vcpu::CLOCK_UPDATE;
 
@@ -31,6 +32,7 @@ pub struct VmArch {
     pub wall_clock: AtomicU64,
     pub settings: Arc<Settings>,
     pub msr_filter: FilterSlot,
+    pub pmu_filter: pmu::filter::FilterSlot,
     pub apics: Arc<Apics>,
     pub controllers: Controllers,
 }

@@ -11,7 +11,7 @@ use ring3_x86_cpu::{Access, Backing, Fault, Memory, Pause, Platform, Ports, Post
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
-use crate::{apic, hypercall, smm};
+use crate::{apic, hypercall, pmu, smm};
 
 /// One vCPU's view of the machine, for the length of a run.
 pub struct Machine<'a> {
@@ -261,6 +261,10 @@ impl Platform for Machine<'_> {
         }
         self.unit.io.queue(Exit::TaskPriority);
         Posted::Pause
+    }
+
+    fn performance_counter(&mut self, state: &mut State, index: u32) -> Option<u64> {
+        pmu::read(self.vcpu, &mut self.unit.pmu, &mut state.meter, index)
     }
 
     fn tsc(&mut self, _: &State) -> u64 {

@@ -2,10 +2,12 @@
 
 pub mod control;
 pub mod flags;
+pub mod meter;
 pub mod segment;
 
 pub use control::*;
 pub use flags::Flags;
+pub use meter::{Meter, Retired};
 pub use segment::{Attributes, CS, DS, ES, FS, GS, SS, Segment, Table};
 
 use ring3_host::native::VectorState;
@@ -105,6 +107,7 @@ pub struct State {
     pub vector: Box<VectorState>,
     pub interruptibility: Interruptibility,
     pub smm: Smm,
+    pub meter: Meter,
     /// Number of bits of a physical address that this processor has.
     pub physical_bits: u8,
 }
@@ -157,6 +160,7 @@ impl State {
             vector: Box::default(),
             interruptibility: Interruptibility::default(),
             smm: Smm::default(),
+            meter: Meter::default(),
             physical_bits: 48,
         }
     }

@@ -60,6 +60,15 @@ pub fn on_vm(vm: &X86Vm, cap: &KvmEnableCap) -> Result<i64, Errno> {
             }
             set.disabled_exits.fetch_or(value, Ordering::Relaxed);
         }
+        KVM_CAP_PMU_CAPABILITY => {
+            let value = within(value, KVM_PMU_CAP_DISABLE)?;
+            let _changes = vm.changes().lock();
+            if !vm.vcpus().is_empty() {
+                return Err(Errno::EINVAL);
+            }
+            set.performance_counters
+                .store(value & KVM_PMU_CAP_DISABLE == 0, Ordering::Relaxed);
+        }
         KVM_CAP_X86_APIC_BUS_CYCLES_NS => return bus_cycle(vm, value),
         KVM_CAP_MAX_VCPU_ID => return max_vcpu_id(vm, value),
         KVM_CAP_MSR_PLATFORM_INFO => set.guest_reads_platform_info.store(value != 0, Ordering::Relaxed),
