@@ -7,6 +7,7 @@ mod debug;
 mod events;
 mod irq;
 mod memory;
+mod pmu;
 mod pv;
 mod registers;
 mod run;
