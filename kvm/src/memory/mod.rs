@@ -218,6 +218,10 @@ impl SlotsView {
         &self.slots
     }
 
+    pub fn space(&self) -> u16 {
+        self.space
+    }
+
     /// Changes the address space (entering or leaving system management mode).
     pub fn set_space(&mut self, memory: &Memory, space: u16) {
         if space != self.space {

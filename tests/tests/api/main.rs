@@ -9,11 +9,13 @@ mod events;
 mod exits;
 mod irq;
 mod memory;
+mod pmu;
 mod private;
 mod pv;
 mod pv_eoi;
 mod registers;
 mod run;
+mod smm;
 mod stats;
 mod system;
 

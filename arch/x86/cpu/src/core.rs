@@ -25,6 +25,10 @@ impl Attention {
     pub const WINDOW: u32 = 16;
     /// The operation used answers of the client that are now spent.
     pub const RETIRED: u32 = 32;
+    /// The meter's alarm is due.
+    pub const METERED: u32 = 256;
+    /// System management mode was left.
+    pub const RESUMED: u32 = 128;
     /// A block was decoded: others may have posted something while the world marked its pages, so the kick word
     /// comes before the block.
     pub const DECODED: u32 = 64;
@@ -43,12 +47,14 @@ pub struct Mode {
     pub long: bool,
     /// Segment loads do not read descriptors: real or virtual-8086 mode.
     pub real_segments: bool,
+    /// System management mode, whose guest-physical addresses are its own.
+    pub smm: bool,
 }
 
 impl Mode {
-    /// The part of the mode that a block's decoding depends on.
+    /// The part of the mode that a block depends on: how it is decoded, and which memory it was read from.
     pub fn key(&self) -> u8 {
-        (self.code_bits / 16) | (self.stack_size << 4)
+        (self.code_bits / 16) | u8::from(self.smm) << 3 | (self.stack_size << 4)
     }
 }
 
@@ -173,10 +179,11 @@ impl Core {
             cpl: state.cpl(),
             long: state.long_mode(),
             real_segments: state.real_segments(),
+            smm: state.smm.active,
         };
         if mode != self.mode {
             self.mode = mode;
-            self.context = mode.key() | u8::from(mode.cpl == 3) << 3;
+            self.context = mode.key() | u8::from(mode.cpl == 3) << 4;
             self.attention.0 |= Attention::RESYNC;
         }
         self.refresh_access();

@@ -17,6 +17,7 @@ pub mod features;
 pub mod mmu;
 pub mod op;
 pub mod run;
+mod smm;
 pub mod state;
 #[doc(hidden)]
 pub mod testing;
@@ -27,6 +28,7 @@ pub use crate::features::Features;
 pub use event::Undeliverable;
 pub use fault::{Fault, Step, Stop, Vector};
 pub use run::{Cpu, Ended, Leave, Tier};
+pub use smm::NoSaveArea;
 pub use state::State;
 pub use world::{
     Access, Backing, Foreign, Hypercall, Memory, Pause, Platform, Ports, Posted, Refusal, World,

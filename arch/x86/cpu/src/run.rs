@@ -24,6 +24,10 @@ pub enum Leave {
     /// An external interrupt could be delivered now, and the caller asked to be told.
     InterruptWindow,
     NmiWindow,
+    /// RSM retired: what had to wait for that can be delivered.
+    Resumed,
+    /// The meter's alarm was due.
+    Metered,
     /// A debug event that the client wants: the exception vector and DR6's bits; nothing was delivered.
     Debug {
         vector: u8,
@@ -292,6 +296,12 @@ impl Cpu {
         if has(Attention::BUS_LOCK) {
             return Some(leave.unwrap_or(Leave::BusLock));
         }
+        if has(Attention::RESUMED) && leave.is_none() {
+            return Some(Leave::Resumed);
+        }
+        if has(Attention::METERED) && leave.is_none() {
+            return Some(Leave::Metered);
+        }
         if has(Attention::WINDOW) && leave.is_none() {
             return self.open_window();
         }
@@ -457,6 +467,9 @@ fn interpret(core: &mut Core, block: &Block, world: &mut dyn World) -> Ended {
 /// Executes at most `limit` operations of a block.
 #[inline(always)]
 fn execute(core: &mut Core, block: &Block, world: &mut dyn World, limit: usize) -> Ended {
+    if core.state.meter.on {
+        return execute_metered(core, block, world, limit);
+    }
     let base = core.state.rip;
     core.state.gpr[usize::from(RIP_SLOT)] = base;
     let count = block.ops.len().min(limit);
@@ -484,6 +497,43 @@ fn execute(core: &mut Core, block: &Block, world: &mut dyn World, limit: usize) 
     }
     core.instructions += count as u64;
     Ended::Retired
+}
+
+/// As [`execute`], with the meter running.
+#[inline(never)]
+fn execute_metered(core: &mut Core, block: &Block, world: &mut dyn World, limit: usize) -> Ended {
+    let base = core.state.rip;
+    core.state.gpr[usize::from(RIP_SLOT)] = base;
+    let count = block.ops.len().min(limit);
+    let mut ended = Ended::Retired;
+    for (done, op) in block.ops[..count].iter().enumerate() {
+        let last = done + 1 == block.ops.len();
+        let branches = u64::from(last && block.branches);
+        let cpl = core.mode.cpl;
+        let retired = core.state.meter.at(cpl);
+        let before = *retired;
+        retired.instructions += 1;
+        retired.branches += branches;
+        let outcome = (op.run)(core, op, world);
+        core.instructions += 1;
+        let next = if outcome.is_ok() { op.next } else { op.start };
+        if outcome.is_err() || branches == 0 {
+            core.state.rip = core.mask_rip(base.wrapping_add(u64::from(next)));
+        }
+        if let Err(stop) = outcome {
+            core.instructions -= 1;
+            *core.state.meter.at(cpl) = before;
+            ended = Ended::Stopped(stop);
+            break;
+        }
+        if core.attention.0 != 0 {
+            break;
+        }
+    }
+    if core.state.meter.is_due() {
+        core.attention.0 |= Attention::METERED;
+    }
+    ended
 }
 
 /// Executes the part of a block that lies inside the code segment.

@@ -93,6 +93,8 @@ pub trait Memory {
     fn code_written(&mut self, gpa: GuestPhys, len: usize) -> bool;
     /// The instruction that consumed answers of the client has retired.
     fn retired(&mut self);
+    /// System management mode was entered or left: from now on guest-physical addresses mean what they mean there.
+    fn space_changed(&mut self, _: &State) {}
 }
 
 /// I/O ports; `data` is 1, 2 or 4 bytes.
@@ -122,6 +124,10 @@ pub trait Platform {
     /// The local APIC's task priority class, as CR8 shows it.
     fn task_priority(&mut self, state: &State) -> u8;
     fn set_task_priority(&mut self, state: &mut State, class: u8) -> Posted;
+    /// The performance counter that RDPMC calls by this index, if there is one.
+    fn performance_counter(&mut self, _: &mut State, _: u32) -> Option<u64> {
+        None
+    }
     /// The guest's time-stamp counter now.
     fn tsc(&mut self, state: &State) -> u64;
 }

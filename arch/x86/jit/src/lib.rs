@@ -13,7 +13,7 @@
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail; [`x87`]: the x87 state in the host's unit.
 //!
 //! Not supported, and left to the interpreter: code that is neither 64-bit nor, in [`flat`] segments, 32-bit, or at level 1
-//! or 2. x87 and MMX instructions are callouts while an x87 exception is not masked.
+//! or 2, or in system management mode; and all code while instructions are counted for performance counters. x87 and MMX instructions are callouts while an x87 exception is not masked.
 
 mod callout;
 mod context;
@@ -74,7 +74,8 @@ impl Setting {
         usize::from(self.user) | usize::from(self.width == Width::Four) << 1
     }
 
-    /// `None` where nothing is translated: in 16-bit code, where segments are not flat, and at levels 1 and 2.
+    /// `None` where nothing is translated: in 16-bit code, where segments are not flat, at levels 1 and 2, in system management
+    /// mode, whose addresses mean other memory, and while instructions are counted.
     #[inline(always)]
     pub fn of(core: &Core) -> Option<Setting> {
         let width = match core.mode.code_bits {
@@ -82,7 +83,7 @@ impl Setting {
             32 if flat::is_flat(core) => Width::Four,
             _ => return None,
         };
-        if matches!(core.mode.cpl, 1 | 2) {
+        if core.mode.smm || core.state.meter.on || matches!(core.mode.cpl, 1 | 2) {
             return None;
         }
         let state = &core.state;

@@ -2,19 +2,16 @@
 //!
 //! An exception or interrupt is *pending* until the run loop starts to deliver it, and *injected* from then until
 //! the delivery is complete; the client can see and restore both states.
-//!
-//! Not supported: system management interrupts (their capability is absent).
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
-use ring3_uapi::KVM_MP_STATE_INIT_RECEIVED;
 use ring3_uapi::x86::*;
 use ring3_x86_cpu::state::{Exception, Interruptibility};
 
-use crate::apic;
 use crate::vcpu::{VcpuState, X86Vcpu};
+use crate::{apic, smm};
 
 /// An interrupt whose delivery has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +29,7 @@ pub struct Events {
     pub interrupt: Option<Interrupt>,
     pub nmi_injected: bool,
     pub nmi_pending: u8,
+    pub smi_pending: bool,
     pub triple_fault: bool,
 }
 
@@ -55,6 +53,7 @@ impl Events {
             || self.interrupt.is_some()
             || self.nmi_injected
             || self.nmi_pending != 0
+            || self.smi_pending
             || self.triple_fault
     }
 }
@@ -86,7 +85,7 @@ fn exception_to_wire(events: &Events, payload_enabled: bool, wire: &mut KvmVcpuE
 }
 
 pub fn to_wire(vcpu: &X86Vcpu, s: &mut VcpuState) -> KvmVcpuEvents {
-    crate::run::collect_nmis(vcpu, &mut s.unit);
+    crate::run::collect_posted(vcpu, &mut s.unit);
     let events = &s.unit.events;
     let shadow = s.cpu.core.state.interruptibility;
     let mut wire = KvmVcpuEvents::default();
@@ -108,6 +107,10 @@ pub fn to_wire(vcpu: &X86Vcpu, s: &mut VcpuState) -> KvmVcpuEvents {
     wire.nmi.pending = (events.nmi_pending != 0).into();
     wire.nmi.masked = shadow.nmi_blocked.into();
     wire.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
+    let smm = s.cpu.core.state.smm;
+    wire.smi.smm = smm.active.into();
+    wire.smi.pending = events.smi_pending.into();
+    wire.smi.smm_inside_nmi = smm.inside_nmi.into();
     wire.smi.latched_init = u8::from(apic::init_latched(vcpu));
     if payload_enabled(vcpu) {
         wire.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
@@ -141,7 +144,7 @@ const KNOWN_FLAGS: u32 = KVM_VCPUEVENT_VALID_NMI_PENDING
     | KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
 
 /// Whether the exception is injected, and whether it is pending.
-fn check(vcpu: &X86Vcpu, s: &VcpuState, w: &KvmVcpuEvents) -> Result<(bool, bool), Errno> {
+fn check(vcpu: &X86Vcpu, w: &KvmVcpuEvents) -> Result<(bool, bool), Errno> {
     if w.flags & !KNOWN_FLAGS != 0 {
         return Err(Errno::EINVAL);
     }
@@ -159,10 +162,6 @@ fn check(vcpu: &X86Vcpu, s: &VcpuState, w: &KvmVcpuEvents) -> Result<(bool, bool
     if (injected || pending) && (w.exception.nr > 31 || w.exception.nr == 2) {
         return Err(Errno::EINVAL);
     }
-    let waits_for_sipi = s.unit.mp_state == KVM_MP_STATE_INIT_RECEIVED;
-    if w.flags & KVM_VCPUEVENT_VALID_SMM != 0 && (w.smi.smm != 0 || w.smi.pending != 0) && waits_for_sipi {
-        return Err(Errno::EINVAL);
-    }
     if w.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT != 0 && !triple_fault_enabled(vcpu) {
         return Err(Errno::EINVAL);
     }
@@ -170,8 +169,8 @@ fn check(vcpu: &X86Vcpu, s: &VcpuState, w: &KvmVcpuEvents) -> Result<(bool, bool
 }
 
 pub fn apply(vcpu: &X86Vcpu, s: &mut VcpuState, w: &KvmVcpuEvents) -> Result<(), Errno> {
-    let (injected, pending) = check(vcpu, s, w)?;
-    crate::run::collect_nmis(vcpu, &mut s.unit);
+    let (injected, pending) = check(vcpu, w)?;
+    crate::run::collect_posted(vcpu, &mut s.unit);
     let events = &mut s.unit.events;
     let exception = Exception {
         vector: w.exception.nr,
@@ -205,7 +204,20 @@ pub fn apply(vcpu: &X86Vcpu, s: &mut VcpuState, w: &KvmVcpuEvents) -> Result<(),
         apic::set_sipi_vector(vcpu, w.sipi_vector as u8);
     }
     if w.flags & KVM_VCPUEVENT_VALID_SMM != 0 {
-        apic::set_init_latched(vcpu, w.smi.latched_init != 0 && w.smi.smm != 0);
+        apply_smi(vcpu, s, &w.smi);
     }
     Ok(())
+}
+
+fn apply_smi(vcpu: &X86Vcpu, s: &mut VcpuState, w: &KvmVcpuEventsSmi) {
+    s.unit.events.smi_pending = w.pending != 0;
+    let smm = &mut s.cpu.core.state.smm;
+    let active = w.smm != 0;
+    let changed = smm.active != active;
+    smm.active = active;
+    smm.inside_nmi = active && w.smm_inside_nmi != 0;
+    if changed {
+        smm::follow(vcpu, s);
+    }
+    apic::set_init_latched(vcpu, w.latched_init != 0);
 }

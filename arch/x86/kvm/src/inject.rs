@@ -1,6 +1,6 @@
 //! Event injection: what is delivered before the guest runs on, and in what order.
 //!
-//! Half-delivered events come first, then exceptions, NMIs and interrupts, each only at a boundary that lets it in;
+//! Half-delivered events come first, then exceptions, SMIs, NMIs and interrupts, each only at a boundary that lets it in;
 //! what has to wait asks the processor for a window.
 
 use ring3_x86_cpu::event::Event;
@@ -11,7 +11,7 @@ use crate::events::Interrupt;
 use crate::exit::Exit;
 use crate::vcpu::{VcpuState, X86Vcpu};
 use crate::world::Machine;
-use crate::{apic, controllers, run_page, stats};
+use crate::{apic, controllers, run_page, smm, stats};
 
 /// What injection came to.
 pub enum Injected {
@@ -56,7 +56,7 @@ pub fn ready_for_client(vcpu: &X86Vcpu, s: &VcpuState) -> bool {
 
 /// Injects at most one event of each rank that the boundary lets in.
 pub fn inject(vcpu: &X86Vcpu, s: &mut VcpuState) -> Injected {
-    crate::run::collect_nmis(vcpu, &mut s.unit);
+    crate::run::collect_posted(vcpu, &mut s.unit);
     s.cpu.core.windows = Default::default();
     if s.unit.events.triple_fault {
         s.unit.events.triple_fault = false;
@@ -64,6 +64,7 @@ pub fn inject(vcpu: &X86Vcpu, s: &mut VcpuState) -> Injected {
     }
     if let Some(left) = begun(vcpu, s)
         .or_else(|| exception(vcpu, s))
+        .or_else(|| smi(vcpu, s))
         .or_else(|| nmi(vcpu, s))
     {
         return Injected::Left(left);
@@ -116,6 +117,16 @@ fn deliver_exception(vcpu: &X86Vcpu, s: &mut VcpuState, exception: Exception) ->
             error: exception.error,
         },
     )
+}
+
+/// One that comes in system management mode waits for its end, of which the run loop is told anyway.
+fn smi(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {
+    let waits = s.cpu.core.state.smm.active || s.unit.debug.blocks_interrupts();
+    if !s.unit.events.smi_pending || waits {
+        return None;
+    }
+    s.unit.events.smi_pending = false;
+    smm::enter(vcpu, s)
 }
 
 fn nmi(vcpu: &X86Vcpu, s: &mut VcpuState) -> Option<Leave> {

@@ -16,7 +16,7 @@ use crate::controllers::client as chips;
 use crate::cpuid::supported::supported_xcr0;
 use crate::vcpu::{VcpuState, X86Vcpu};
 use crate::vm::X86Vm;
-use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, pre_fault, regs};
+use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, pmu, pre_fault, regs};
 
 type OnSystem = fn(UserPtr) -> Result<i64, Errno>;
 type OnVm = fn(&Arc<X86Vm>, UserPtr) -> Result<i64, Errno>;
@@ -59,6 +59,7 @@ pub const VM: &[(u32, OnVm)] = &[
         clock::ioctls::set_vm_khz(vm, arg.address())
     }),
     (KVM_GET_TSC_KHZ, |vm, _| clock::ioctls::get_vm_khz(vm)),
+    (KVM_SET_PMU_EVENT_FILTER, |vm, arg| pmu::filter::set(vm, arg)),
     (KVM_X86_SET_MSR_FILTER, |vm, arg| vm.arch().msr_filter.set(arg)),
 ];
 
@@ -93,6 +94,7 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
     (KVM_SET_LAPIC, lapic::set),
     (KVM_INTERRUPT, lapic::interrupt),
     (KVM_NMI, lapic::nmi),
+    (KVM_SMI, lapic::smi),
     (KVM_SET_VAPIC_ADDR, lapic::set_vapic_addr),
     (KVM_GET_VCPU_EVENTS, events::get),
     (KVM_SET_VCPU_EVENTS, events::set),

@@ -3,12 +3,13 @@
 //! [`X86`] is what the neutral KVM is instantiated with; `ioctls` and `caps` are the tables a client's requests go
 //! through. A vCPU (`vcpu`) runs in `run`: events go in by `inject`, the processor executes against the `world`, and
 //! what the client must do goes out by `exit` and `run_page`. Its registers for the client are in `regs`, `events`,
-//! `mp_state`, `guest_debug`; `pre_fault` is about its memory; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it; `stats` what is counted. Interrupts: the
+//! `mp_state`, `guest_debug`; `pre_fault` is about its memory, `smm` about system management mode, `pmu` about performance
+//! counters; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it, `pv_eoi`
+//! the end of interrupts without the APIC; `stats` what is counted. Interrupts: the
 //! models `lapic`, `ioapic`, `pic` and `pit` behind `ports`, assembled in `irqchip`, put into a VM by `apic` and
 //! `controllers`.
 //!
-//! Not supported: system management mode, nested virtualization, Hyper-V and Xen interfaces, performance counters,
-//! SEV and TDX.
+//! Not supported: nested virtualization, Hyper-V and Xen interfaces, SEV and TDX.
 #![forbid(unsafe_code)]
 
 pub mod apic;
@@ -32,6 +33,7 @@ pub mod msr;
 pub mod nested;
 pub mod pic;
 pub mod pit;
+pub mod pmu;
 pub mod ports;
 pub mod pre_fault;
 pub mod pv_eoi;
@@ -39,6 +41,7 @@ pub mod regs;
 pub mod run;
 pub mod run_page;
 pub mod settings;
+pub mod smm;
 pub mod stats;
 pub mod steal;
 #[cfg(test)]

@@ -11,9 +11,8 @@ pub fn parameter(module: &str, name: &str) -> Option<String> {
         ("kvm", "halt_poll_ns") => return Some(DEFAULT_HALT_POLL_NS.to_string()),
         ("kvm", "force_emulation_prefix") => "0",
         // Nothing is known of how Linux's own two MMUs map, split and zap pages: there are none here.
-        ("kvm", "enable_pmu" | "enable_vmware_backdoor" | "ignore_msrs" | "tdp_mmu" | "eager_page_split") => {
-            "N"
-        }
+        ("kvm", "enable_vmware_backdoor" | "ignore_msrs" | "tdp_mmu" | "eager_page_split") => "N",
+        ("kvm", "enable_pmu") => "Y",
         _ if Some(module) != makers => return None,
         // A guest's own page tables are walked as they are, in any mode.
         ("kvm_intel", "ept" | "unrestricted_guest") | ("kvm_amd", "npt") => "Y",

@@ -14,9 +14,9 @@ use ring3_x86_cpu::Leave;
 use crate::exit::{self, Exit};
 use crate::inject::{self, Injected};
 use crate::steal::{self, TlbFlush};
-use crate::vcpu::{CLOCK_UPDATE, VcpuState, X86Vcpu, init, startup};
+use crate::vcpu::{CLOCK_UPDATE, PMU_UPDATE, VcpuState, X86Vcpu, init, startup};
 use crate::world::{Machine, memory_fault};
-use crate::{apic, pv_eoi, run_page, stats};
+use crate::{apic, pmu, pv_eoi, run_page, stats};
 
 /// What one turn of the loop came to.
 enum Turn {
@@ -28,6 +28,10 @@ enum Turn {
 pub fn run(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
     s.unit.ran = true;
     run_page::load(vcpu, s)?;
+    // Nothing could start it: the client put it in a state that there is not.
+    if s.unit.mp_state == KVM_MP_STATE_INIT_RECEIVED && s.cpu.core.state.smm.active {
+        return Err(Errno::EINVAL);
+    }
     s.unit.steal.entered();
     let result = enter(vcpu, s);
     s.unit.steal.left();
@@ -200,12 +204,16 @@ fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, 
 
 fn handle_leave(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {
     match leave {
-        Leave::Kicked | Leave::BusLock => Ok(Turn::Again),
+        Leave::Kicked | Leave::BusLock | Leave::Resumed => Ok(Turn::Again),
         Leave::NmiWindow => {
             vcpu.stats().at(stats::NMI_WINDOW_EXITS).add(1);
             Ok(Turn::Again)
         }
         Leave::InterruptWindow => Ok(interrupt_window(vcpu, s)),
+        Leave::Metered => {
+            pmu::update(vcpu, &mut s.unit.pmu, &mut s.cpu.core.state.meter);
+            Ok(Turn::Again)
+        }
         Leave::Paused => Ok(Turn::Exit),
         Leave::Halted => Ok(halted(vcpu, s)),
         Leave::TripleFault => Ok(queue(s, Exit::Shutdown)),
@@ -304,7 +312,7 @@ fn emulation_failure(vcpu: &X86Vcpu, s: &mut VcpuState) -> Exit {
             break;
         };
         let mut one = [0];
-        if crate::vm::read_guest(vcpu.vm(), gpa, &mut one).is_err() {
+        if machine.unit.read_guest(vcpu, gpa, &mut one).is_err() {
             break;
         }
         *byte = one[0];
@@ -344,6 +352,9 @@ fn serve_requests(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
             s.cpu.core.mmu.protect(GuestPhys(*gfn << 12));
         }
     }
+    if requests.contains(PMU_UPDATE) {
+        pmu::refilter(vcpu, s);
+    }
     if requests.contains(CLOCK_UPDATE) {
         let tsc = s.unit.tsc;
         s.unit.clock.publish(vcpu.vm(), &tsc);
@@ -351,19 +362,25 @@ fn serve_requests(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
     Ok(())
 }
 
-/// NMIs that others posted become this vCPU's: two at most are remembered, one while one is being handled.
-pub fn collect_nmis(vcpu: &X86Vcpu, unit: &mut crate::vcpu::Unit) {
-    let new = vcpu.shared().posted.take_nmis();
+/// SMIs and NMIs that others posted become this vCPU's: of NMIs two at most are remembered, one while one is being handled.
+pub fn collect_posted(vcpu: &X86Vcpu, unit: &mut crate::vcpu::Unit) {
+    let posted = &vcpu.shared().posted;
+    unit.events.smi_pending |= posted.take_smi();
+    let new = posted.take_nmis();
     if new != 0 {
         let all = u32::from(unit.events.nmi_pending) + new;
         unit.events.nmi_pending = all.min(2) as u8;
     }
 }
 
-/// INIT and STARTUP.
+/// INIT and STARTUP. In system management mode the one waits, the other is lost.
 pub fn accept_apic_events(vcpu: &X86Vcpu, s: &mut VcpuState) {
     let posted = &vcpu.shared().posted;
     if !posted.has_start() || !apic::in_kernel(vcpu) {
+        return;
+    }
+    if s.cpu.core.state.smm.active {
+        posted.take_sipi();
         return;
     }
     if posted.take_init() {
@@ -388,10 +405,12 @@ fn wakes(vcpu: &X86Vcpu, s: &mut VcpuState) -> bool {
     if !matches!(s.unit.mp_state, KVM_MP_STATE_HALTED | KVM_MP_STATE_AP_RESET_HOLD) {
         return false;
     }
-    collect_nmis(vcpu, &mut s.unit);
+    collect_posted(vcpu, &mut s.unit);
     let events = &s.unit.events;
     let nmi = events.nmi_injected || (events.nmi_pending != 0 && s.cpu.core.accepts_nmi());
-    nmi || events.exception_pending.is_some()
+    let smi = events.smi_pending && !s.cpu.core.state.smm.active;
+    nmi || smi
+        || events.exception_pending.is_some()
         || events.triple_fault
         || vcpu.shared().posted.unhalted()
         || (s.cpu.core.accepts_interrupts() && inject::has_interrupt(vcpu, s))

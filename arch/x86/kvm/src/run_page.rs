@@ -3,8 +3,8 @@
 use ring3_kvm::Errno;
 use ring3_uapi::run::*;
 use ring3_uapi::x86::{
-    KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_SYNC_X86_VALID_FIELDS, KvmRegs, KvmSregs,
-    KvmVcpuEvents,
+    KVM_RUN_X86_SMM, KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_SYNC_X86_VALID_FIELDS,
+    KvmRegs, KvmSregs, KvmVcpuEvents,
 };
 use ring3_x86_cpu::state::flags;
 
@@ -52,7 +52,12 @@ pub fn save(vcpu: &X86Vcpu, s: &mut VcpuState) {
     let ready = controllers::has_chips(vcpu.vm()) || inject::ready_for_client(vcpu, s);
     page.store(IF_FLAG, &u8::from(s.cpu.core.state.flags.has(flags::IF)));
     page.store(READY_FOR_INTERRUPT_INJECTION, &u8::from(ready));
-    page.store(FLAGS, &std::mem::take(&mut s.unit.run_flags));
+    let smm = if s.cpu.core.state.smm.active {
+        KVM_RUN_X86_SMM
+    } else {
+        0
+    };
+    page.store(FLAGS, &(std::mem::take(&mut s.unit.run_flags) | smm));
     page.store(CR8, &apic::cr8(vcpu, &s.unit));
     page.store(APIC_BASE, &apic::base(vcpu, &s.unit));
     let valid: u64 = page.load(KVM_VALID_REGS);

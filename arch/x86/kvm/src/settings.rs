@@ -33,6 +33,8 @@ pub struct Settings {
     pub notify_vmexit: AtomicU64,
     /// KVM_CAP_X86_BUS_LOCK_EXIT, of vCPUs that are made from now on.
     pub bus_lock_exits: AtomicBool,
+    /// Cleared by KVM_CAP_PMU_CAPABILITY: guests have no performance counters, whatever CPUID says.
+    pub performance_counters: AtomicBool,
     /// KVM_CAP_X86_APIC_BUS_CYCLES_NS.
     pub apic_bus_cycle_ns: AtomicU64,
     /// KVM_CAP_MAX_VCPU_ID: ids of vCPUs are below this; zero means the default.
@@ -60,6 +62,7 @@ impl Default for Settings {
             exit_on_emulation_failure: AtomicBool::new(false),
             notify_vmexit: AtomicU64::new(0),
             bus_lock_exits: AtomicBool::new(false),
+            performance_counters: AtomicBool::new(true),
             apic_bus_cycle_ns: AtomicU64::new(DEFAULT_CYCLE_NS),
             max_vcpu_id: AtomicU32::new(0),
             boot_cpu_id: AtomicU32::new(0),

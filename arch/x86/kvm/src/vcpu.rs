@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use ring3_host::addr::GuestPhys;
 use ring3_kvm::Errno;
 use ring3_kvm::memory::SlotsView;
 use ring3_kvm::vcpu::{Request, Seat, Vcpu};
@@ -25,6 +26,7 @@ use crate::guest_debug::GuestDebug;
 use crate::lapic::{Features, Lapic, ResetKind, Role};
 use crate::msr::mce::{MCG_CMCI_P, Mce};
 use crate::msr::{self};
+use crate::pmu::{self, Pmu};
 use crate::pv_eoi::PvEoi;
 use crate::steal::Steal;
 use crate::vm::X86Vm;
@@ -33,6 +35,8 @@ pub type X86Vcpu = Vcpu<X86>;
 
 /// The request to write the paravirtual clock's page anew.
 pub const CLOCK_UPDATE: Request = Request::arch(0);
+/// The request to look at the filter of performance events.
+pub const PMU_UPDATE: Request = Request::arch(1);
 
 /// What the vCPU's own thread (or an ioctl) works on.
 pub struct VcpuState {
@@ -59,6 +63,7 @@ pub struct Unit {
     pub clock: VcpuClock,
     pub steal: Steal,
     pub events: Events,
+    pub pmu: Pmu,
     /// KVM_INTERRUPT with the split irqchip: the client's 8259 wants this vector taken.
     pub external_vector: Option<u8>,
     pub mp_state: u32,
@@ -90,6 +95,12 @@ impl Unit {
             apic_enabled: crate::apic::base(vcpu, self) & 1 << 11 != 0,
             xcr0: state.xcr0,
         }
+    }
+
+    /// Copies from guest memory as the vCPU sees it.
+    pub fn read_guest(&self, vcpu: &X86Vcpu, at: GuestPhys, bytes: &mut [u8]) -> Result<(), Errno> {
+        vcpu.vm().memory().read(self.slots.space(), at, bytes)?;
+        Ok(())
     }
 
     /// What the APIC is made of changed.
@@ -129,6 +140,7 @@ impl VcpuState {
         }
         self.cpu.set_features(instructions);
         self.unit.review_apic(vcpu);
+        pmu::refresh(vcpu, self);
         self.state_changed();
     }
 }
@@ -207,6 +219,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         clock: VcpuClock::default(),
         steal: Steal::default(),
         events: Events::default(),
+        pmu: Pmu::default(),
         external_vector: None,
         mp_state: if runs {
             KVM_MP_STATE_RUNNABLE
@@ -241,8 +254,11 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     state.xcr0 = old.xcr0;
     state.msr = old.msr;
     state.physical_bits = old.physical_bits;
+    state.smm.base = old.smm.base;
+    state.meter = old.meter;
     state.gpr[RDX] = u64::from(s.unit.cpuid.find(1, 0).map_or(0x600, |e| e.regs[0]));
     s.unit.events = Events::default();
+    s.unit.msrs.set(msr::index::SMI_COUNT, 0);
     s.unit.pv_eoi = PvEoi::default();
     if let Some(apic) = &vcpu.shared().apic {
         let mut guard = apic.lock();

@@ -14,12 +14,13 @@ use crate::clock::pvclock::VmClock;
 use crate::clock::tsc::VmTsc;
 use crate::controllers::Controllers;
 use crate::msr::filter::FilterSlot;
+use crate::pmu;
 use crate::settings::Settings;
 use crate::vcpu::CLOCK_UPDATE;
 
 pub type X86Vm = Vm<X86>;
 
-/// The address space of ordinary accesses (there is no other, as there is no SMM).
+/// The address space of devices and paravirtual structures: the one outside of system management mode.
 const SPACE: u16 = 0;
 
 /// The types of VMs that there are, a bit each.
@@ -37,6 +38,7 @@ pub struct VmArch {
     pub wall_clock: AtomicU64,
     pub settings: Arc<Settings>,
     pub msr_filter: FilterSlot,
+    pub pmu_filter: pmu::filter::FilterSlot,
     pub apics: Arc<Apics>,
     pub controllers: Controllers,
 }

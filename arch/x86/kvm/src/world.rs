@@ -17,7 +17,7 @@ use ring3_x86_cpu::{
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
-use crate::{apic, hypercall, stats};
+use crate::{apic, hypercall, pmu, smm, stats};
 
 /// One vCPU's view of the machine, for the length of a run.
 pub struct Machine<'a> {
@@ -109,6 +109,11 @@ impl Memory for Machine<'_> {
 
     fn retired(&mut self) {
         self.unit.io.retire();
+    }
+
+    fn space_changed(&mut self, state: &State) {
+        let space = smm::space(state);
+        self.unit.slots.set_space(self.vcpu.vm().memory(), space);
     }
 }
 
@@ -303,6 +308,10 @@ impl Platform for Machine<'_> {
         }
         self.unit.io.queue(Exit::TaskPriority);
         Posted::Pause
+    }
+
+    fn performance_counter(&mut self, state: &mut State, index: u32) -> Option<u64> {
+        pmu::read(self.vcpu, &mut self.unit.pmu, &mut state.meter, index)
     }
 
     fn tsc(&mut self, _: &State) -> u64 {

@@ -38,7 +38,7 @@ impl Types for X86 {
         dirty_ring_page: Some(KVM_DIRTY_LOG_PAGE_OFFSET),
         memory: SlotLimits {
             user_slots: 32764,
-            address_spaces: 1,
+            address_spaces: crate::smm::SPACES,
             readonly: true,
             private: true,
         },

@@ -125,7 +125,7 @@ impl Blocks {
     fn mark(&mut self, core: &mut Core, world: &mut dyn World, piece: &Piece) {
         core.attention.0 |= Attention::DECODED;
         world.mark_code(piece.gpa, piece.lines());
-        if !self.pages.contains_key(&(piece.gpa.0 & !0xfff)) {
+        if !self.pages.contains_key(&Blocks::page_key(core, piece.gpa.0)) {
             core.mmu.protect(piece.gpa);
         }
     }
@@ -192,7 +192,7 @@ impl Blocks {
 
     fn note(&mut self, core: &mut Core, block: u32, piece: &Piece) -> Step {
         self.pages
-            .entry(piece.gpa.0 & !0xfff)
+            .entry(Blocks::page_key(core, piece.gpa.0))
             .or_insert_with(CodePage::new)
             .add(block, piece.page, piece.lines())
             .map_err(|_| core.lost(piece.gpa.0))

@@ -58,6 +58,7 @@ pub struct Blocks {
     slab: Vec<Block>,
     free: Vec<u32>,
     by_address: FxHashMap<(u64, u8), u32>,
+    /// By guest-physical page address, plus one for those of system management mode.
     pages: FxHashMap<u64, CodePage>,
     lookups: Lookups,
     last_serial: u64,
@@ -147,6 +148,11 @@ impl Blocks {
         Ok(block)
     }
 
+    /// What is known of a page is found under, by the guest-physical addresses that are in force.
+    fn page_key(core: &Core, gpa: u64) -> u64 {
+        gpa & !0xfff | u64::from(core.mode.smm)
+    }
+
     /// Translates an address that code is fetched from, and makes sure that what was decoded from its page is
     /// still there if the translation is new.
     fn fetch(
@@ -164,7 +170,7 @@ impl Blocks {
         let Backing::Ram { page, .. } = backing else {
             return Err(Stop::Unsupported);
         };
-        self.validate(gpa, page, fetched, core.turn)
+        self.validate(Blocks::page_key(core, gpa.0), page, fetched, core.turn)
             .map_err(|_| core.lost(gpa.0))?;
         Ok((gpa, page, reach))
     }
@@ -176,30 +182,26 @@ impl Blocks {
     /// from memory alone that such a write is done, so nothing that is seen here (an exit, an interrupt) says that
     /// there was none since the page was last compared, and each new executable entry of the TLB compares it, and the first
     /// fetch since client code could have run.
-    fn validate(
-        &mut self,
-        gpa: GuestPhys,
-        page: HostPage,
-        fetched: Fetch,
-        turn: u64,
-    ) -> Result<(), HostFault> {
-        if let Some(code) = self.pages.get_mut(&(gpa.0 & !0xfff))
+    fn validate(&mut self, key: u64, page: HostPage, fetched: Fetch, turn: u64) -> Result<(), HostFault> {
+        if let Some(code) = self.pages.get_mut(&key)
             && (fetched == Fetch::Fresh || code.turn != turn)
         {
             code.turn = turn;
             if !code.is_still_in(page)? {
-                self.drop_page(gpa);
+                self.drop_page(GuestPhys(key));
             }
         }
         Ok(())
     }
 
-    /// Drops every block made from the page of `gpa`.
+    /// Drops every block made from the page of `gpa`, be it of system management mode or not.
     pub fn drop_page(&mut self, gpa: GuestPhys) {
-        let Some(code) = self.pages.remove(&(gpa.0 & !0xfff)) else {
+        let page = gpa.0 & !0xfff;
+        let known = [self.pages.remove(&page), self.pages.remove(&(page | 1))];
+        if known.iter().all(Option::is_none) {
             return;
-        };
-        for index in code.into_blocks() {
+        }
+        for index in known.into_iter().flatten().flat_map(CodePage::into_blocks) {
             let block = &mut self.slab[index as usize];
             if self.by_address.get(&(block.start, block.key)) == Some(&index) {
                 self.by_address.remove(&(block.start, block.key));
@@ -212,7 +214,7 @@ impl Blocks {
         }
         self.drops = self.drops.wrapping_add(1);
         match &mut self.dropped {
-            Some(pages) if pages.len() < MOST_DROPPED => pages.push(gpa.0 & !0xfff),
+            Some(pages) if pages.len() < MOST_DROPPED => pages.push(page),
             _ => self.dropped = None,
         }
     }
@@ -265,14 +267,15 @@ impl Blocks {
 
     /// The bytes a block was made from.
     pub fn code(&self, block: &Block) -> Option<Cow<'_, [u8]>> {
-        let page = self.pages.get(&(block.start & !0xfff))?;
+        let smm = u64::from(block.key >> 3 & 1);
+        let page = self.pages.get(&(block.start & !0xfff | smm))?;
         let (offset, len) = ((block.start & 0xfff) as usize, usize::from(block.len));
         let Some(second) = block.second else {
             return page.bytes(offset, len).map(Cow::Borrowed);
         };
         let here = len.min(4096 - offset);
         let mut code = page.bytes(offset, here)?.to_vec();
-        code.extend_from_slice(self.pages.get(&(second & !0xfff))?.bytes(0, len - here)?);
+        code.extend_from_slice(self.pages.get(&(second & !0xfff | smm))?.bytes(0, len - here)?);
         Some(Cow::Owned(code))
     }
 

@@ -150,6 +150,7 @@ fn transfers(instr: &Instruction, mode: &Mode, op: &mut Op) -> Option<Handler> {
         }
         M::Vmcall => Some(identify::vmcall),
         M::Vmmcall => Some(identify::vmmcall),
+        M::Rsm => Some(crate::smm::rsm),
         _ => None,
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod control;
 pub mod flags;
+pub mod meter;
 pub mod segment;
 
 pub use control::*;
 pub use flags::Flags;
+pub use meter::{Meter, Retired};
 pub use segment::{Attributes, CS, DS, ES, FS, GS, SS, Segment, Table};
 
 use ring3_host::native::VectorState;
@@ -50,6 +52,27 @@ pub struct Interruptibility {
     pub nmi_blocked: bool,
 }
 
+/// System management mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Smm {
+    /// The processor is in it.
+    pub active: bool,
+    /// NMIs were blocked when it was entered, and stay blocked when it is left.
+    pub inside_nmi: bool,
+    /// SMBASE.
+    pub base: u64,
+}
+
+impl Default for Smm {
+    fn default() -> Smm {
+        Smm {
+            active: false,
+            inside_nmi: false,
+            base: 0x3_0000,
+        }
+    }
+}
+
 /// An exception that is still to be delivered, as KVM_GET/SET_VCPU_EVENTS knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
@@ -83,8 +106,8 @@ pub struct State {
     pub pdptr: [u64; 4],
     pub vector: Box<VectorState>,
     pub interruptibility: Interruptibility,
-    /// In system management mode.
-    pub smm: bool,
+    pub smm: Smm,
+    pub meter: Meter,
     /// Number of bits of a physical address that this processor has.
     pub physical_bits: u8,
 }
@@ -136,7 +159,8 @@ impl State {
             pdptr: [0; 4],
             vector: Box::default(),
             interruptibility: Interruptibility::default(),
-            smm: false,
+            smm: Smm::default(),
+            meter: Meter::default(),
             physical_bits: 48,
         }
     }

@@ -72,6 +72,13 @@ pub fn post_nmi(vcpu: &X86Vcpu) -> Result<i64, Errno> {
     Ok(0)
 }
 
+/// KVM_SMI.
+pub fn smi(vcpu: &X86Vcpu, _: &mut VcpuState, _: UserPtr) -> Result<i64, Errno> {
+    vcpu.shared().posted.smi();
+    vcpu.seat().event();
+    Ok(0)
+}
+
 /// KVM_SET_VAPIC_ADDR. Clients set it to zero at each reset; without reports of TPR accesses (KVM_CAP_VAPIC is absent)
 /// no guest code comes to use the page.
 pub fn set_vapic_addr(vcpu: &X86Vcpu, _: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {

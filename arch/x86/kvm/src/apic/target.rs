@@ -20,6 +20,7 @@ use crate::ports::{Monotonic, TimerPort, TscTimerPort};
 #[derive(Debug, Default)]
 pub struct Posted {
     nmis: AtomicU32,
+    smi: AtomicBool,
     init: AtomicBool,
     sipi: AtomicBool,
     sipi_vector: AtomicU32,
@@ -41,6 +42,14 @@ impl Posted {
 
     pub fn has_nmi(&self) -> bool {
         self.nmis.load(SeqCst) != 0
+    }
+
+    pub fn smi(&self) {
+        self.smi.store(true, SeqCst);
+    }
+
+    pub fn take_smi(&self) -> bool {
+        self.smi.load(SeqCst) && self.smi.swap(false, SeqCst)
     }
 
     pub fn unhalted(&self) -> bool {
@@ -217,8 +226,7 @@ impl Target {
             Acceptance::Discarded => return false,
             Acceptance::Requested => {}
             Acceptance::Nmi => self.posted.nmi(),
-            // There is no system management mode to enter.
-            Acceptance::Smi => return true,
+            Acceptance::Smi => self.posted.smi(),
             Acceptance::Init => {
                 self.posted.sipi.store(false, SeqCst);
                 self.posted.init.store(true, SeqCst);

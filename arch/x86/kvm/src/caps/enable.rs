@@ -63,6 +63,7 @@ pub const ON_VM: &[(u32, OnVm)] = &[
         let value = within(value, pv::KVM_EXIT_HYPERCALL_VALID_MASK)?;
         put(&vm.arch().settings.hypercall_exits, value)
     }),
+    (KVM_CAP_PMU_CAPABILITY, pmu_capability),
     (KVM_CAP_DISABLE_QUIRKS2, |vm, value| {
         put(&vm.arch().settings.disabled_quirks, within(value, QUIRKS)?)
     }),
@@ -126,6 +127,20 @@ fn disable_exits(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
         .disabled_exits
         .fetch_or(value, Ordering::Relaxed);
     Ok(0)
+}
+
+/// Before there are vCPUs.
+fn pmu_capability(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
+    let value = within(value, KVM_PMU_CAP_DISABLE)?;
+    let _changes = vm.changes().lock();
+    if !vm.vcpus().is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    let disabled = value & KVM_PMU_CAP_DISABLE;
+    switch(
+        &vm.arch().settings.performance_counters,
+        disabled ^ KVM_PMU_CAP_DISABLE,
+    )
 }
 
 fn exit_on_emulation_failure(vm: &X86Vm, value: u64) -> Result<i64, Errno> {

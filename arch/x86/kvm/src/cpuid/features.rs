@@ -37,6 +37,10 @@ pub enum Source {
     Software,
     /// Executed by the host CPU.
     Host,
+    /// Implemented in software, and offered where the host's processor is Intel's.
+    Intel,
+    /// The like of AMD.
+    Amd,
     /// Never offered by us, honoured if the client sets it.
     Known,
 }
@@ -65,7 +69,7 @@ features! {
     SSSE3           0x1 0 Ecx 9 Host;
     FMA             0x1 0 Ecx 12 Host;
     CX16            0x1 0 Ecx 13 Software;
-    PDCM            0x1 0 Ecx 15 Known;
+    PDCM            0x1 0 Ecx 15 Intel;
     PCID            0x1 0 Ecx 17 Software;
     SSE4_1          0x1 0 Ecx 19 Host;
     SSE4_2          0x1 0 Ecx 20 Host;
@@ -169,6 +173,7 @@ features! {
     PREFETCHW       0x8000_0001 0 Ecx 8 Software;
     OSVW            0x8000_0001 0 Ecx 9 Software;
     TOPOEXT         0x8000_0001 0 Ecx 22 Host;
+    PERFCTR_CORE    0x8000_0001 0 Ecx 23 Amd;
 
     AMD_FPU         0x8000_0001 0 Edx 0 Software;
     AMD_DE          0x8000_0001 0 Edx 2 Software;
@@ -211,6 +216,8 @@ features! {
     LFENCE_RDTSC    0x8000_0021 0 Eax 2 Software;
     NULL_SEL_CLR_BASE 0x8000_0021 0 Eax 6 Known;
     NO_SMM_CTL_MSR  0x8000_0021 0 Eax 9 Software;
+
+    PERFMON_V2      0x8000_0022 0 Eax 0 Amd;
 }
 
 /// Bits of CPUID.KVM_CPUID_FEATURES:EAX that work.

@@ -8,12 +8,14 @@ use std::sync::OnceLock;
 
 use super::features::{self, Reg, Source};
 use super::{Entry, SIGNIFICANT_INDEX, xsave_size};
+use crate::pmu;
 
 /// The state components the engine can hold: x87, SSE, AVX and the three of AVX-512.
 const KNOWN_XCR0: u64 = 0xe7;
 
 const MAX_BASIC: u32 = 0x1f;
-const MAX_EXTENDED: u32 = 0x8000_0021;
+const MAX_EXTENDED_INTEL: u32 = 0x8000_0021;
+const MAX_EXTENDED_AMD: u32 = 0x8000_0022;
 const KVM_SIGNATURE_LEAF: u32 = 0x4000_0000;
 pub const KVM_FEATURES_LEAF: u32 = 0x4000_0001;
 
@@ -62,6 +64,8 @@ pub fn supported_xcr0() -> u64 {
 pub fn offered(function: u32, index: u32, reg: Reg) -> u32 {
     let software = features::mask(function, index, reg, Source::Software);
     let native = features::mask(function, index, reg, Source::Host);
+    let vendor = if host_is_amd() { Source::Amd } else { Source::Intel };
+    let software = software | features::mask(function, index, reg, vendor);
     software | (native & host_or_zero(function, index)[reg.index()])
 }
 
@@ -158,6 +162,7 @@ fn basic_leaf(function: u32, out: &mut Vec<Entry>) {
         4 => cache_leaves(4, out),
         6 => out.push(entry(6, 0, [offered(6, 0, Reg::Eax), 0, 0, 0])),
         7 => leaf_7(out),
+        0xa => out.push(entry(0xa, 0, pmu::shape::architectural_leaf())),
         0xb | 0x1f => out.push(entry(function, 0, [0; 4])),
         0xd => leaf_d(out),
         _ => out.push(entry(function, 0, [0; 4])),
@@ -170,8 +175,10 @@ fn extended_leaf(function: u32, out: &mut Vec<Entry>) {
         0x8000_0000 => {
             // A client that sees 0x8000001d or later reads the host's own cache leaf (QEMU does), which a host
             // without it answers with another leaf.
-            let max = if h[0] >= 0x8000_001d {
-                MAX_EXTENDED
+            let max = if h[0] >= 0x8000_001d && host_is_amd() {
+                MAX_EXTENDED_AMD
+            } else if h[0] >= 0x8000_001d {
+                MAX_EXTENDED_INTEL
             } else {
                 h[0].clamp(0x8000_0008, 0x8000_001c)
             };
@@ -202,6 +209,11 @@ fn extended_leaf(function: u32, out: &mut Vec<Entry>) {
         0x8000_001a => out.push(entry(function, 0, [h[0] & 7, 0, 0, 0])),
         0x8000_001d => cache_leaves(function, out),
         0x8000_0021 => out.push(entry(function, 0, [offered(function, 0, Reg::Eax), 0, 0, 0])),
+        0x8000_0022 => out.push(entry(
+            function,
+            0,
+            [offered(function, 0, Reg::Eax), pmu::shape::MOST_AMD, 0, 0],
+        )),
         _ => out.push(entry(function, 0, [0; 4])),
     }
 }

@@ -4,10 +4,11 @@ use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
 use ring3_uapi::x86::{KvmMsrEntry, KvmMsrList, KvmMsrs, KvmX86Mce};
 
-use super::index::{AMD_DE_CFG, IA32_ARCH_CAPABILITIES, IA32_UCODE_REV};
+use super::index::{AMD_DE_CFG, IA32_ARCH_CAPABILITIES, IA32_PERF_CAPABILITIES, IA32_UCODE_REV};
 use super::mce::{self, Injected};
 use super::{Access, By, Denied, Lists, misc, rows};
 use crate::lapic::LocalSource;
+use crate::pmu;
 use crate::vcpu::{VcpuState, X86Vcpu};
 
 /// The most entries of one call.
@@ -15,10 +16,16 @@ const MAX_ENTRIES: u32 = 256;
 
 fn list(arg: UserPtr, which: Lists) -> Result<i64, Errno> {
     let head: KvmMsrList = arg.read()?;
+    let counters = if which == Lists::INDEX {
+        pmu::msrs::listed()
+    } else {
+        Vec::new()
+    };
     let indices: Vec<u32> = rows::ROWS
         .iter()
         .filter(|row| row.lists.contains(which))
         .map(|row| row.first)
+        .chain(counters)
         .collect();
     // The count is told even when the list does not fit.
     arg.write(&KvmMsrList {
@@ -49,7 +56,7 @@ fn feature(index: u32) -> Option<u64> {
     }
     Some(match index {
         IA32_ARCH_CAPABILITIES => misc::ARCH_CAPABILITIES,
-        IA32_UCODE_REV => super::Storage::default().get(index),
+        IA32_UCODE_REV | IA32_PERF_CAPABILITIES => super::Storage::default().get(index),
         AMD_DE_CFG => misc::DE_CFG_LFENCE,
         _ => 0,
     })

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::index::*;
 use super::{Access, Denied, allow};
 use crate::cpuid::features;
+use crate::pmu;
 
 pub const PLATFORM_INFO_CPUID_FAULT: u64 = 1 << 31;
 const MISC_FEATURES_CPUID_FAULT: u64 = 1;
@@ -82,12 +83,28 @@ pub fn read_arch_capabilities(a: &mut Access) -> Result<u64, Denied> {
 
 pub fn read_perf_capabilities(a: &mut Access) -> Result<u64, Denied> {
     a.client_or(features::PDCM)?;
-    Ok(0)
+    if a.unit.cpuid.has(features::PDCM) || !a.unit.cpuid.is_set() {
+        plain(a)
+    } else {
+        Ok(0)
+    }
 }
 
+/// The client's, until the guest has run.
 pub fn write_perf_capabilities(a: &mut Access, value: u64) -> Result<(), Denied> {
     a.client_only()?;
-    allow(value == 0)
+    if !a.unit.cpuid.has(features::PDCM) && a.unit.cpuid.is_set() {
+        return allow(value == 0);
+    }
+    allow(value & !pmu::shape::supported_capabilities() == 0)?;
+    if plain(a)? == value {
+        return Ok(());
+    }
+    allow(!a.unit.ran)?;
+    store(a, value)?;
+    let shape = pmu::Shape::new(a.vcpu, a.unit);
+    a.unit.pmu.reset(shape, &mut a.state.meter);
+    Ok(())
 }
 
 /// Bits that tell of absent performance monitoring are read-only; EMON is dropped.

@@ -1,10 +1,9 @@
 //! Model-specific registers: one row each, one place to read and to write.
 //!
-//! `rows` is the table; `system`, `mtrr`, `mce`, `misc` and `crate::clock` hold what the rows do; `ioctls` is the
+//! `rows` is the table; `system`, `mtrr`, `mce`, `misc`, `crate::clock` and `crate::pmu` hold what the rows do; `ioctls` is the
 //! client's side (KVM_GET_MSRS, KVM_SET_MSRS and the three lists).
 //!
-//! Not supported: performance counters (absent from CPUID; the few that every kernel probes read as zero),
-//! asynchronous page faults, VMX and SVM capability registers, SMBASE.
+//! Not supported: asynchronous page faults, VMX and SVM capability registers.
 
 pub mod filter;
 pub mod index;

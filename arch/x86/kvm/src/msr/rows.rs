@@ -2,7 +2,7 @@
 
 use super::index::*;
 use super::{Lists, Row, mce, misc, mtrr, system};
-use crate::{apic, clock, pv_eoi, steal};
+use crate::{apic, clock, pmu, pv_eoi, steal};
 
 const SAVED: Lists = Lists::INDEX;
 const NONE: Lists = Lists::empty();
@@ -79,9 +79,10 @@ rows! {
     IA32_UCODE_REV      _ .. _ BOTH  misc::plain, misc::client_store_else_ignore;
     IA32_UCODE_WRITE    _ .. _ NONE  misc::refuse_read, misc::ignore;
     IA32_ARCH_CAPABILITIES _ .. _ BOTH misc::read_arch_capabilities, misc::client_store;
-    IA32_PERF_CAPABILITIES _ .. _ FEATURE misc::read_perf_capabilities, misc::write_perf_capabilities;
+    IA32_PERF_CAPABILITIES _ .. _ BOTH misc::read_perf_capabilities, misc::write_perf_capabilities;
     IA32_MISC_ENABLE    _ .. _ SAVED misc::plain, misc::write_misc_enable;
     IA32_POWER_CTL      _ .. _ SAVED misc::plain, misc::store;
+    IA32_SMBASE         _ .. _ SAVED system::read_smbase, system::write_smbase;
     SMI_COUNT           _ .. _ SAVED misc::plain, misc::client_store;
     PLATFORM_INFO       _ .. _ SAVED misc::read_platform_info, misc::write_platform_info;
     MISC_FEATURES_ENABLES _ .. _ SAVED misc::plain, misc::write_misc_features;
@@ -126,9 +127,16 @@ rows! {
     DRAM_ENERGY_STATUS  _ .. _ NONE  misc::zero, misc::refuse;
     PP0_ENERGY_STATUS   _ .. _ NONE  misc::zero, misc::refuse;
     PP1_ENERGY_STATUS   _ .. _ NONE  misc::zero, misc::refuse;
-    P6_PERFCTR0         _ .. P6_PERFCTR1 NONE misc::zero, misc::ignore;
-    P6_EVNTSEL0         _ .. P6_EVNTSEL1 NONE misc::zero, misc::ignore;
-    K7_EVNTSEL0         _ .. K7_PERFCTR3 NONE misc::zero, misc::ignore;
+
+    // Performance counters. Which of them the client saves hangs on the host: see `pmu::msrs::listed`.
+    P6_PERFCTR0         _ .. IA32_PERFCTR7 NONE pmu::msrs::read, pmu::msrs::write;
+    P6_EVNTSEL0         _ .. IA32_EVNTSEL7 NONE pmu::msrs::read, pmu::msrs::write;
+    FIXED_CTR0          _ .. FIXED_CTR2 NONE pmu::msrs::read, pmu::msrs::write;
+    FIXED_CTR_CTRL      _ .. PERF_GLOBAL_OVF_CTRL NONE pmu::msrs::read, pmu::msrs::write;
+    IA32_PMC0           _ .. IA32_PMC7 NONE pmu::msrs::read, pmu::msrs::write;
+    K7_EVNTSEL0         _ .. K7_PERFCTR3 NONE pmu::msrs::read, pmu::msrs::write;
+    F15H_PERF_CTL0      _ .. F15H_PERF_CTR5 NONE pmu::msrs::read, pmu::msrs::write;
+    AMD_PERF_STATUS     _ .. AMD_PERF_STATUS_SET NONE pmu::msrs::read, pmu::msrs::write;
 }
 
 #[cfg(test)]

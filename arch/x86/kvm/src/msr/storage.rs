@@ -31,6 +31,7 @@ fn initial(index: u32) -> u64 {
         IA32_UCODE_REV => 1 << 32,
         IA32_PAT => 0x0007_0406_0007_0406,
         IA32_ARCH_CAPABILITIES => super::misc::ARCH_CAPABILITIES,
+        IA32_PERF_CAPABILITIES => crate::pmu::shape::supported_capabilities(),
         AMD_TSC_RATIO => 1 << 32,
         OSVW_ID_LENGTH => 4,
         KVM_POLL_CONTROL => 1,

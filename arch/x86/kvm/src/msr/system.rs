@@ -87,6 +87,18 @@ pub fn write_efer(a: &mut Access, value: u64) -> Result<(), Denied> {
     Ok(())
 }
 
+/// The client's alone.
+pub fn read_smbase(a: &mut Access) -> Result<u64, Denied> {
+    a.client_only()?;
+    Ok(a.state.smm.base)
+}
+
+pub fn write_smbase(a: &mut Access, value: u64) -> Result<(), Denied> {
+    a.client_only()?;
+    a.state.smm.base = value;
+    Ok(())
+}
+
 pub fn read_tsc_aux(a: &mut Access) -> Result<u64, Denied> {
     allow(a.by_client() || a.unit.cpuid.has(features::RDTSCP) || a.unit.cpuid.has(features::RDPID))?;
     Ok(a.state.msr.tsc_aux)

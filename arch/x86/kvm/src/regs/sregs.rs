@@ -217,7 +217,7 @@ pub fn set(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno
 pub fn apply(vcpu: &X86Vcpu, s: &mut VcpuState, wire: &KvmSregs) -> Result<(), Errno> {
     apply_common(vcpu, s, wire)?;
     if pae_paging(&s.cpu.core.state) {
-        load_pdptrs(vcpu, &mut s.cpu.core.state);
+        load_pdptrs(vcpu, s);
     }
     let queued = (0..256u32).find(|v| wire.interrupt_bitmap[*v as usize / 64] >> (v % 64) & 1 != 0);
     if let Some(vector) = queued {
@@ -227,16 +227,13 @@ pub fn apply(vcpu: &X86Vcpu, s: &mut VcpuState, wire: &KvmSregs) -> Result<(), E
 }
 
 /// Reads the four page-directory pointers that CR3 names; an unreadable one is not present.
-fn load_pdptrs(vcpu: &X86Vcpu, state: &mut State) {
-    let base = state.cr3 & 0xffff_ffe0;
+fn load_pdptrs(vcpu: &X86Vcpu, s: &mut VcpuState) {
+    let base = s.cpu.core.state.cr3 & 0xffff_ffe0;
     for i in 0..4 {
         let mut bytes = [0; 8];
-        let ok = crate::vm::read_guest(
-            vcpu.vm(),
-            ring3_host::addr::GuestPhys(base + 8 * i as u64),
-            &mut bytes,
-        );
-        state.pdptr[i] = if ok.is_ok() { u64::from_le_bytes(bytes) } else { 0 };
+        let at = ring3_host::addr::GuestPhys(base + 8 * i as u64);
+        let ok = s.unit.read_guest(vcpu, at, &mut bytes);
+        s.cpu.core.state.pdptr[i] = if ok.is_ok() { u64::from_le_bytes(bytes) } else { 0 };
     }
 }
 
@@ -304,7 +301,7 @@ pub fn set2(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errn
     if pdptrs {
         s.cpu.core.state.pdptr = w.pdptrs;
     } else if pae {
-        load_pdptrs(vcpu, &mut s.cpu.core.state);
+        load_pdptrs(vcpu, s);
     }
     Ok(0)
 }

@@ -10,7 +10,7 @@ use crate::world::{Access, Posted};
 use crate::{Core, Fault, Step, World};
 
 /// The bits of CR0 that exist.
-const CR0_KNOWN: u64 =
+pub(crate) const CR0_KNOWN: u64 =
     CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
 /// The bits of CR4 that every processor here has; others hang on CPUID.
 const CR4_ALWAYS: u64 = CR4_VME
@@ -126,7 +126,7 @@ fn write_cr3(core: &mut Core, world: &mut dyn World, value: u64) -> Step {
 }
 
 /// The bits of CR4 that CPUID lets the guest set.
-fn cr4_allowed(core: &Core, world: &mut dyn World) -> u64 {
+pub(crate) fn cr4_allowed(core: &Core, world: &mut dyn World) -> u64 {
     let mut allowed = CR4_ALWAYS;
     let [top, ..] = world.cpuid(&core.state, 0, 0);
     let [_, _, c, _] = world.cpuid(&core.state, 1, 0);

@@ -6,8 +6,8 @@ use crate::state::{CR4_DE, DR6_BD, DR6_FIXED, DR7_ENABLES, DR7_FIXED, DR7_GD};
 use crate::{Core, Fault, Step, Vector, World};
 
 /// The bits of DR6 and DR7 that software can change.
-const DR6_WRITABLE: u64 = 0xe00f;
-const DR7_WRITABLE: u64 = 0xffff_23ff;
+pub(crate) const DR6_WRITABLE: u64 = 0xe00f;
+pub(crate) const DR7_WRITABLE: u64 = 0xffff_23ff;
 
 /// The register that a number means: DR4 and DR5 are other names of DR6 and DR7 unless CR4.DE is set.
 fn number(core: &Core, code: u8) -> Step<usize> {

@@ -4,7 +4,7 @@ use super::msr::set_edx_eax;
 use super::privileged;
 use crate::core::Attention;
 use crate::op::Op;
-use crate::state::{CR4_TSD, CS, RAX, RBX, RCX, RDX, flags};
+use crate::state::{CR4_PCE, CR4_TSD, CS, RAX, RBX, RCX, RDX, flags};
 use crate::world::{Foreign, Hypercall};
 use crate::{Core, Fault, Step, Stop, World};
 use ring3_host::time::complete_loads;
@@ -47,9 +47,16 @@ pub fn rdpid(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
     Ok(())
 }
 
-/// There are no performance counters.
-pub fn rdpmc(_: &mut Core, _: &Op, _: &mut dyn World) -> Step {
-    Err(Fault::GP0.into())
+pub fn rdpmc(core: &mut Core, _: &Op, world: &mut dyn World) -> Step {
+    if core.state.cr4 & CR4_PCE == 0 {
+        privileged(core)?;
+    }
+    let index = core.state.gpr[RCX] as u32;
+    let value = world
+        .performance_counter(&mut core.state, index)
+        .ok_or(Fault::GP0)?;
+    set_edx_eax(core, value);
+    Ok(())
 }
 
 /// RDRAND, RDSEED: `dst` is the register.
