@@ -13,6 +13,7 @@
 //! Not supported: reading statistics descriptors.
 #![forbid(unsafe_code)]
 
+mod parameters;
 pub mod path;
 pub mod stats;
 mod trace;
@@ -45,6 +46,7 @@ pub fn open_device(cloexec: CloseOnExec) -> Result<RawFd, Errno> {
     process::remember()?;
     signal::activate();
     trace::start();
+    parameters::start();
     let _work = Shield::enter();
     OPENED.store(true, Ordering::Release);
     let fd = open_system::<X86>()?;

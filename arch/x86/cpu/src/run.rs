@@ -219,9 +219,8 @@ impl Cpu {
         };
         core.state.flags.system &= !flags::RF;
         let block = self.blocks.get(index);
-        // Delivering the interrupt clears TF before the trap would be taken.
-        let interrupts = block.ops.first().is_some_and(is_software_interrupt);
-        let stepping = core.debug.single_step || trapping && !interrupts;
+        let untrapped = block.ops.first().is_some_and(has_own_trap_rule);
+        let stepping = core.debug.single_step || trapping && !untrapped;
         let ended = if core.fits_segment(block.ops.first().map_or(0, |op| op.next)) {
             execute(core, block, world, 1)
         } else {
@@ -429,8 +428,13 @@ impl Core {
     }
 }
 
-fn is_software_interrupt(op: &Op) -> bool {
-    matches!(op.code(), Code::Int3 | Code::Int_imm8 | Code::Into | Code::Int1)
+/// Whether TF before an instruction does not mean a trap after it. Delivering a software interrupt clears TF before the trap
+/// would be taken; SYSCALL and SYSRET look at the TF that they leave.
+fn has_own_trap_rule(op: &Op) -> bool {
+    matches!(
+        op.code(),
+        Code::Int3 | Code::Int_imm8 | Code::Into | Code::Int1 | Code::Syscall | Code::Sysretd | Code::Sysretq
+    )
 }
 
 /// Executes a whole block.

@@ -86,7 +86,7 @@ fn exception_to_wire(events: &Events, payload_enabled: bool, wire: &mut KvmVcpuE
 }
 
 pub fn to_wire(vcpu: &X86Vcpu, s: &mut VcpuState) -> KvmVcpuEvents {
-    crate::run::collect_nmis(vcpu, &mut s.unit);
+    crate::run::collect_nmis(vcpu, s);
     let events = &s.unit.events;
     let shadow = s.cpu.core.state.interruptibility;
     let mut wire = KvmVcpuEvents::default();
@@ -171,7 +171,7 @@ fn check(vcpu: &X86Vcpu, s: &VcpuState, w: &KvmVcpuEvents) -> Result<(bool, bool
 
 pub fn apply(vcpu: &X86Vcpu, s: &mut VcpuState, w: &KvmVcpuEvents) -> Result<(), Errno> {
     let (injected, pending) = check(vcpu, s, w)?;
-    crate::run::collect_nmis(vcpu, &mut s.unit);
+    crate::run::collect_nmis(vcpu, s);
     let events = &mut s.unit.events;
     let exception = Exception {
         vector: w.exception.nr,

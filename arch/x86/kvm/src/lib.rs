@@ -29,6 +29,7 @@ pub mod locks;
 pub mod mp_state;
 pub mod msr;
 pub mod nested;
+pub mod parameters;
 pub mod pic;
 pub mod pit;
 pub mod ports;

@@ -193,7 +193,9 @@ pub fn send_ipis(vcpu: &X86Vcpu, bitmap: [u64; 2], first: u32, icr: u64, width: 
         if bitmap[(bit / width) as usize] >> (bit % width) & 1 == 0 {
             continue;
         }
-        let message = ApicMessage::from_icr(icr as u32 & !0xc_0800, first.wrapping_add(bit));
+        // Beyond the last id there is nobody, least of all the first.
+        let Some(id) = first.checked_add(bit) else { break };
+        let message = ApicMessage::from_icr(icr as u32 & !0xc_0800, id);
         if matches!(message.delivery_mode, DeliveryMode::Fixed | DeliveryMode::Nmi) {
             let source = vcpu.seat().index() as usize;
             sent += u64::from(arch.apics.send(&message, source, arch.settings.broadcast_rule()));
