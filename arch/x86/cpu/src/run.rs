@@ -268,7 +268,8 @@ impl Cpu {
             Ended::Stopped(stop) => self.stopped(stop, world),
         };
         let progressed = matches!(ended, Ended::Retired | Ended::Stopped(Stop::Again));
-        if has(Attention::DEBUG) && progressed && leave.is_none() {
+        let trapped = has(Attention::DEBUG) && progressed && leave.is_none();
+        if trapped {
             let hits = std::mem::take(&mut self.core.debug_status);
             leave = self.debug_exception(hits, world);
         }
@@ -277,6 +278,8 @@ impl Cpu {
         }
         if has(Attention::HALT) {
             match leave {
+                // The trap after a HLT ends it at once.
+                None if trapped => {}
                 None => return Some(Leave::Halted),
                 Some(Leave::Debug { dr6, .. }) => return Some(Leave::HaltedAtStep { dr6 }),
                 Some(_) => {}

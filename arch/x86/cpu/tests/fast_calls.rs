@@ -119,8 +119,8 @@ fn prepare_syscall(m: &mut Machine, mask: u64) {
 /// Where the first trap found RIP, the frame's first word.
 fn trapped_at(m: &mut Machine) -> u64 {
     m.halt();
-    let rsp = m.state().gpr[RSP];
-    m.words(rsp, 8, 1)[0]
+    let top = m.state().gpr[RSP];
+    m.words(top, 8, 1)[0]
 }
 
 #[test]

@@ -7,27 +7,28 @@ use ring3_host::time::host_tsc;
 /// Ticks between two PAUSEs of one loop, at most.
 const GAP: u64 = 10_000;
 
-/// PAUSEs of one loop before the host's processor is given away.
-const WINDOW: u32 = 64;
+/// Ticks of one loop before the host's processor is given away: as long as a word from one running processor to another
+/// may take, and little beside what a turn of the host's scheduler lasts.
+const WINDOW: u64 = 300_000;
 
 /// A loop of PAUSEs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spin {
-    /// When the last one was executed.
+    since: u64,
     last: u64,
-    count: u32,
 }
 
 impl Spin {
-    /// Counts a PAUSE at `now`. True if the loop has gone on for long enough.
+    /// Notes a PAUSE at `now`. True if the loop has gone on for long enough.
     fn again(&mut self, now: u64) -> bool {
-        let same = now.wrapping_sub(self.last) <= GAP;
+        if now.wrapping_sub(self.last) > GAP {
+            self.since = now;
+        }
         self.last = now;
-        self.count = if same { self.count + 1 } else { 0 };
-        if self.count < WINDOW {
+        if now.wrapping_sub(self.since) < WINDOW {
             return false;
         }
-        self.count = 0;
+        self.since = now;
         true
     }
 }
@@ -45,16 +46,16 @@ pub fn pause(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_loop_gives_way_again_and_again_and_a_lone_pause_does_not() {
+    /// How often a loop gives way in which PAUSEs are so many ticks apart.
+    fn yields(gap: u64) -> usize {
         let mut spin = Spin::default();
-        let yields = |spin: &mut Spin, gap: u64| {
-            (0..1000 * gap)
-                .step_by(gap as usize)
-                .filter(|now| spin.again(1 << 32 | *now))
-                .count()
-        };
-        assert_eq!(yields(&mut spin, 100), 1000 / (WINDOW as usize));
-        assert_eq!(yields(&mut Spin::default(), GAP + 1), 0);
+        let pauses = (0..10_000u64).map(|n| (1 << 40) + n * gap);
+        pauses.filter(|now| spin.again(*now)).count()
+    }
+
+    #[test]
+    fn a_loop_gives_way_once_in_a_while_and_a_lone_pause_never() {
+        assert_eq!(yields(100), 10_000 * 100 / WINDOW as usize);
+        assert_eq!(yields(GAP + 1), 0);
     }
 }
