@@ -11,9 +11,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use ring3_guest::guest::patience;
 use ring3_guest::{Accel, places};
 use serde::Deserialize;
 
@@ -43,7 +44,7 @@ const MODULE: [(&str, &str); 5] = [
 ];
 
 /// Seconds for a configuration that does not say.
-const LIMIT: &str = "90";
+const LIMIT: u64 = 90;
 
 /// The devices that the tests are written for, and what their runner leaves out of the machine.
 const MACHINE: &str = "--no-reboot -nodefaults -global kvm-pit.lost_tick_policy=discard -device pc-testdev \
@@ -181,7 +182,14 @@ impl Runner {
         }
         script += &format!(" {parameters}");
         let mut command = Command::new("sh");
-        command.args(["-c", &script, "sh", "timeout", "--kill-after=5", limit(one)]);
+        command.args([
+            "-c",
+            &script,
+            "sh",
+            "timeout",
+            "--kill-after=5",
+            &limit(one).to_string(),
+        ]);
         if let Some(ring3) = &self.ring3 {
             command.arg(ring3).args(["run", "--"]);
             command
@@ -193,8 +201,10 @@ impl Runner {
     }
 }
 
-fn limit(one: &Configuration) -> &str {
-    one.timeout.as_deref().unwrap_or(LIMIT)
+/// Seconds until a test is ended, as many as the tests' own runner gives it.
+fn limit(one: &Configuration) -> u64 {
+    let own = one.timeout.as_deref().and_then(|text| text.parse().ok());
+    patience(own.unwrap_or(LIMIT)).as_secs()
 }
 
 /// QEMU's own failures have the status of a test that passes; but then it says why.
