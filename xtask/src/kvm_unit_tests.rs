@@ -19,7 +19,7 @@ use ring3_guest::{Accel, places};
 use serde::Deserialize;
 
 use crate::ci;
-use crate::run::{Tally, minutes, run as run_command};
+use crate::run::{Tally, minutes};
 use crate::unittests_cfg::{self, Configuration};
 use crate::upstream::{self, excerpt};
 
@@ -244,7 +244,11 @@ fn build(source: &Path, arch: &str) -> Result<PathBuf> {
     // Our own make and cargo may have said how many jobs there are.
     make.env_remove("MAKEFLAGS").env_remove("MFLAGS");
     for command in [&mut configure, &mut make] {
-        run_command(command.stdout(Stdio::null())).context("building kvm-unit-tests")?;
+        let output = command.output().with_context(|| format!("starting {command:?}"))?;
+        // Compilers have much to say of what is none of our business.
+        if !output.status.success() {
+            bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
     }
     Ok(place)
 }

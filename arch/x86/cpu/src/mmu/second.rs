@@ -8,7 +8,7 @@ use super::rights::Rights;
 use ring3_host::addr::GuestPhys;
 use ring3_host::mem::HostPage;
 
-const SETS: usize = 1 << 14;
+const SETS: usize = 1 << 11;
 const WAYS: usize = 2;
 
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ pub struct Second {
 #[inline]
 fn place(linear: u64, stamp: u64) -> usize {
     let page = linear >> 12;
-    (page ^ page >> 14 ^ stamp.wrapping_mul(0x9e5)) as usize & (SETS - 1)
+    (page ^ page >> 11 ^ stamp.wrapping_mul(0x9e5)) as usize & (SETS - 1)
 }
 
 impl Line {
