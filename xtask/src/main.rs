@@ -9,15 +9,18 @@ mod children;
 mod ci;
 mod demo;
 mod kvm_ioctls;
+mod kvm_unit_tests;
 mod lint;
 mod run;
 mod selftests;
+mod unittests_cfg;
 mod upstream;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use ring3_guest::Accel;
 use ring3_guest::assets::Freshness;
 
 #[derive(Parser)]
@@ -71,6 +74,14 @@ enum Task {
         /// Run only the tests whose name contains this, and judge only those
         filter: Option<String>,
     },
+    /// The kvm-unit-tests of the checkout that RING3_KVM_UNIT_TESTS names, under QEMU on ring3
+    KvmUnitTests {
+        /// ring3, or for comparison tcg or kvm (the machine's own)
+        #[arg(long, default_value = "ring3")]
+        accel: String,
+        /// Run only the configurations whose name contains this, and judge only those
+        filter: Option<String>,
+    },
     /// Fetch the guest's kernel and busybox from Debian, and build the initramfs
     Assets {
         /// Look for a newer kernel package than the one already fetched
@@ -111,6 +122,9 @@ fn perform(task: Task) -> Result<()> {
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Selftests { filter } => selftests::run(filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::KvmUnitTests { accel, filter } => {
+            kvm_unit_tests::run(Accel::named(&accel)?, filter.as_deref()).and_then(|tally| tally.verdict())
+        }
         Task::Assets { refresh } => assets(if refresh {
             Freshness::Newest
         } else {

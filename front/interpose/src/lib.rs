@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod log;
+mod parameters;
 pub mod path;
 pub mod stats;
 pub mod trace;
@@ -58,6 +59,7 @@ pub fn open_device(cloexec: CloseOnExec) -> Result<RawFd, Errno> {
     }
     log::start();
     trace::start();
+    parameters::start();
     let _work = Shield::enter();
     OPENED.store(true, Ordering::Release);
     let fd = open_system::<X86>()?;
@@ -82,6 +84,7 @@ fn settle() {
 /// Opens the file of a module's parameter, to be read; `None` if it is none that ring3 has an answer for.
 pub fn open_parameter(path: &[u8], cloexec: CloseOnExec) -> Option<Result<RawFd, Errno>> {
     let (module, name) = path::module_parameter(path)?;
+    parameters::start();
     let value = ring3_x86_kvm::module::parameter(module, name)?;
     let open = || {
         let fd = constant_memfd("kvm-parameter", format!("{value}\n").as_bytes())?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{Assets, places};
 
@@ -22,10 +22,17 @@ impl Accel {
     /// The accelerator that `RING3_E2E_ACCEL` names; ring3 if it is not set.
     pub fn from_environment() -> Result<Self> {
         match std::env::var("RING3_E2E_ACCEL").as_deref() {
-            Err(_) | Ok("" | "ring3") => Ok(Self::Ring3),
-            Ok("tcg") => Ok(Self::Tcg),
-            Ok("kvm") => Ok(Self::Kvm),
-            Ok(other) => bail!("RING3_E2E_ACCEL is {other:?}; it may be ring3, tcg or kvm"),
+            Err(_) | Ok("") => Ok(Self::Ring3),
+            Ok(name) => Self::named(name).context("RING3_E2E_ACCEL"),
+        }
+    }
+
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "ring3" => Ok(Self::Ring3),
+            "tcg" => Ok(Self::Tcg),
+            "kvm" => Ok(Self::Kvm),
+            other => bail!("no accelerator is named {other:?}; it may be ring3, tcg or kvm"),
         }
     }
 

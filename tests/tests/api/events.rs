@@ -188,3 +188,39 @@ fn a_clock_that_is_not_there_cannot_be_paused() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     assert_eq!(vcpu.kvmclock_ctrl(), Err(Errno::EINVAL));
 }
+
+/// While one NMI is being handled one more is remembered, however many come; before, it is two.
+#[test]
+fn nmis_that_wait_are_few() {
+    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let ram = memory(0x10000);
+    // inc bl; in the first of them: out 0x11, al; iret. Then: out 0x10, al
+    ram.write(0x1000, &[0x90, 0xe6, 0x10]).unwrap();
+    ram.write(0x2000, &[0xfe, 0xc3, 0x80, 0xfb, 1, 0x75, 2, 0xe6, 0x11, 0xcf])
+        .unwrap();
+    ram.store(2 * 4, &0x2000u32).unwrap();
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    let mut sregs = vcpu.get_sregs().unwrap();
+    (sregs.cs.base, sregs.cs.selector) = (0, 0);
+    vcpu.set_sregs(&sregs).unwrap();
+    let regs = KvmRegs {
+        rip: 0x1000,
+        rflags: 2,
+        rsp: 0x8000,
+        ..Default::default()
+    };
+    vcpu.set_regs(&regs).unwrap();
+    let port_reached = || match vcpu.run() {
+        Ok(VcpuExit::IoOut(io)) => io.port,
+        exit => panic!("{exit:?}"),
+    };
+    assert_eq!(vcpu.nmi(), OK);
+    assert_eq!(port_reached(), 0x11);
+    for _ in 0..10 {
+        assert_eq!(vcpu.nmi(), OK);
+    }
+    assert_eq!(port_reached(), 0x10);
+    assert_eq!(vcpu.get_regs().unwrap().rbx & 0xff, 2);
+}

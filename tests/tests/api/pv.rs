@@ -286,3 +286,46 @@ fn a_sleeper_flushes_its_tlb_when_it_wakes() {
     assert_eq!(record.preempted & KVM_VCPU_FLUSH_TLB, 0);
     assert!(record.version.is_multiple_of(2));
 }
+
+#[test]
+fn ipis_reach_who_is_there() {
+    if !offered(&[KVM_FEATURE_PV_SEND_IPI]) {
+        return;
+    }
+    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
+        return;
+    };
+    let ram = memory(0x10000);
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    looks_twice(&ram, &vcpu);
+    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
+        .unwrap();
+    // To the APIC ids from `first` on that the bitmap has.
+    let call = |bitmap: u32, first: u64, icr: u64| {
+        ram.write(CODE as usize, &calls(KVM_HC_SEND_IPI as u8, [bitmap, 0]))
+            .unwrap();
+        let regs = KvmRegs {
+            rip: CODE,
+            rflags: 2,
+            rdx: first,
+            rsi: icr,
+            ..vcpu.get_regs().unwrap()
+        };
+        vcpu.set_regs(&regs).unwrap();
+        let exit = vcpu.run();
+        assert!(matches!(exit, Ok(VcpuExit::IoOut(_))), "{exit:?}");
+        vcpu.get_regs().unwrap().rax as u32
+    };
+    let nobody = 0;
+    assert_eq!(call(0b10, 0, 0x4400), nobody);
+    assert_eq!(
+        call(u32::MAX, 0xffff_ffff, 0x4400),
+        nobody,
+        "the first is not beyond the last"
+    );
+    assert_eq!(call(u32::MAX, 0xff, 0x4400), nobody, "nor everybody an id");
+    let invalid = (KVM_EINVAL as u32).wrapping_neg();
+    for other in [0x800, 0x4_0000, 0x8_0000] {
+        assert_eq!(call(1, 0, other), invalid);
+    }
+}

@@ -10,6 +10,7 @@ mod devices;
 mod faults;
 mod flags;
 mod flat;
+mod forced_emulation;
 mod kicks;
 mod own_code;
 mod page_edits;

@@ -247,3 +247,44 @@ fn a_watched_page_still_faults_and_still_holds_code() {
         assert_eq!((m.gpr(RBX), m.gpr(14)), (ROUNDS * (ROUNDS + 1) / 2, ROUNDS));
     });
 }
+
+/// Pages of level 3.
+const USER_CODE: u64 = 0x90_0000_0000;
+const USER_STACK: u64 = USER_CODE + 0x10_0000;
+
+#[test]
+fn tf_that_a_hot_sysret_sets_traps_before_the_program_goes_on() {
+    on_every_tier(|m| {
+        m.map(USER_CODE, 0x21_0000, P | W | U, Size::Small);
+        m.map(USER_STACK, 0x22_0000, P | W | U, Size::Small);
+        m.state().msr.lstar = HANDLER;
+        m.state().msr.fmask = flags::TF;
+        // The last of its calls returns with TF set.
+        m.code(HANDLER, |a| {
+            let mut back = a.create_label();
+            a.dec(ebx)?;
+            a.jne(back)?;
+            a.or(r11, flags::TF as i32)?;
+            a.set_label(&mut back)?;
+            a.sysretq()
+        });
+        m.code_at(0x21_0000, USER_CODE, |a| {
+            let mut top = a.create_label();
+            a.set_label(&mut top)?;
+            a.syscall()?;
+            a.inc(r13)?;
+            a.jmp(top)
+        });
+        m.state().gpr[RBX] = ROUNDS;
+        m.user(USER_CODE, USER_STACK + PAGE);
+        let trap = m.trap();
+        assert_eq!((trap.vector, trap.rip), (1, USER_CODE + 2));
+        assert_eq!(m.gpr(13), ROUNDS - 1);
+        // With TF from before, and cleared on the way: no trap in the kernel.
+        m.state().gpr[RBX] = ROUNDS;
+        m.user(USER_CODE, USER_STACK + PAGE);
+        m.state().set_rflags(flags::TF);
+        let trap = m.trap();
+        assert_eq!((trap.vector, trap.rip, trap.cs & 3), (1, USER_CODE + 2, 3));
+    });
+}

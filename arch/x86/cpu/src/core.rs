@@ -1,6 +1,7 @@
 //! The processor's working state: what operations act on.
 
 use crate::event::{Event, Undeliverable};
+use crate::exec::spin::Spin;
 use crate::features::Features;
 use crate::mmu::Mmu;
 use crate::state::{CR0_AM, CR4_SMAP, CS, SS, State, flags};
@@ -77,6 +78,16 @@ pub struct DebugControl {
     pub hardware: Option<([u64; 4], u64)>,
 }
 
+/// What the prefix for forced emulation means, UD2 followed by "kvm".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefix {
+    /// The two bytes are an instruction that raises #UD.
+    #[default]
+    Undefined,
+    /// It is skipped: the instruction behind it is executed.
+    Skipped,
+}
+
 pub struct Core {
     pub state: State,
     pub mode: Mode,
@@ -87,11 +98,15 @@ pub struct Core {
     pub windows: Windows,
     /// What decoding takes for granted; see [`crate::Cpu::set_features`].
     pub features: Features,
+    /// Likewise; to be set before any code is run.
+    pub forced_emulation: Prefix,
     pub debug: DebugControl,
     /// Whether the caller is to be told of bus locks: locked operands in two cache lines.
     pub reports_bus_locks: bool,
     /// There was one; the caller clears it.
     pub locked_bus: bool,
+    /// How long the guest has been waiting for another processor.
+    pub spin: Spin,
     /// Linear address of the last page fault raised and not yet delivered.
     pub fault_address: u64,
     /// DR6 bits of the last debug exception raised and not yet delivered.
@@ -137,6 +152,8 @@ impl Core {
             attention: Attention::default(),
             windows: Windows::default(),
             features: Features::default(),
+            forced_emulation: Prefix::default(),
+            spin: Spin::default(),
             debug: DebugControl::default(),
             reports_bus_locks: false,
             locked_bus: false,

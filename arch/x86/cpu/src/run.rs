@@ -229,9 +229,8 @@ impl Cpu {
         };
         core.state.flags.system &= !flags::RF;
         let block = self.blocks.get(index);
-        // Delivering the interrupt clears TF before the trap would be taken.
-        let interrupts = block.ops.first().is_some_and(is_software_interrupt);
-        let stepping = core.debug.single_step || trapping && !interrupts;
+        let untrapped = block.ops.first().is_some_and(has_own_trap_rule);
+        let stepping = core.debug.single_step || trapping && !untrapped;
         let ended = if core.fits_segment(block.ops.first().map_or(0, |op| op.next)) {
             execute(core, block, world, 1)
         } else {
@@ -279,7 +278,8 @@ impl Cpu {
             Ended::Stopped(stop) => self.stopped(stop, world),
         };
         let progressed = matches!(ended, Ended::Retired | Ended::Stopped(Stop::Again));
-        if has(Attention::DEBUG) && progressed && leave.is_none() {
+        let trapped = has(Attention::DEBUG) && progressed && leave.is_none();
+        if trapped {
             let hits = std::mem::take(&mut self.core.debug_status);
             leave = self.debug_exception(hits, world);
         }
@@ -288,6 +288,8 @@ impl Cpu {
         }
         if has(Attention::HALT) {
             match leave {
+                // The trap after a HLT ends it at once.
+                None if trapped => {}
                 None => return Some(Leave::Halted),
                 Some(Leave::Debug { dr6, .. }) => return Some(Leave::HaltedAtStep { dr6 }),
                 Some(_) => {}
@@ -450,8 +452,13 @@ impl Core {
     }
 }
 
-fn is_software_interrupt(op: &Op) -> bool {
-    matches!(op.code(), Code::Int3 | Code::Int_imm8 | Code::Into | Code::Int1)
+/// Whether TF before an instruction does not mean a trap after it. Delivering a software interrupt clears TF before the trap
+/// would be taken; SYSCALL and SYSRET look at the TF that they leave.
+fn has_own_trap_rule(op: &Op) -> bool {
+    matches!(
+        op.code(),
+        Code::Int3 | Code::Int_imm8 | Code::Into | Code::Int1 | Code::Syscall | Code::Sysretd | Code::Sysretq
+    )
 }
 
 /// Executes a whole block.

@@ -102,6 +102,11 @@ pub trait Ports {
     fn port_read(&mut self, port: u16, data: &mut [u8]) -> Result<(), Pause>;
     fn port_write(&mut self, port: u16, data: &[u8]) -> Posted;
 
+    /// Whether programs may use a port whatever IOPL and the TSS say.
+    fn port_is_open(&self, _port: u16) -> bool {
+        false
+    }
+
     /// Reads a port as often as `data` has room for `size` bytes, at least once; returns how many bytes came.
     fn port_read_string(&mut self, port: u16, size: usize, data: &mut [u8]) -> Result<usize, Pause> {
         let (one, _) = data.split_at_mut(size);

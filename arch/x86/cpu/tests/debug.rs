@@ -298,3 +298,38 @@ fn the_high_half_of_dr6_and_dr7_is_reserved() {
         assert_eq!(m.words(0x8000 - 48, 8, 2), [0, 0x1003]);
     }
 }
+
+#[test]
+fn the_single_step_trap_after_hlt_ends_it() {
+    let mut m = Machine::long();
+    m.vector64(1, 0x5000, 0x8e, 0);
+    m.code(64, 0x5000, |a| {
+        a.mov(eax, 7)?;
+        a.hlt()
+    });
+    m.code(64, 0x1000, |a| a.hlt());
+    m.state().set_rflags(flags::TF);
+    m.halt();
+    assert_eq!(m.state().gpr[RAX], 7, "the handler's own HLT");
+    assert_eq!(m.words(0x8000 - 40, 8, 1), [0x1001]);
+}
+
+#[test]
+fn a_watchpoint_hit_by_a_load_of_ss_comes_with_the_exception_of_int1() {
+    let mut m = Machine::protected();
+    m.vector(1, gate(CODE0, 0x5000, 0x8e, 0));
+    m.code(32, 0x5000, |a| {
+        a.inc(ebx)?;
+        a.iretd()
+    });
+    m.code(32, 0x1000, |a| {
+        a.mov(ss, word_ptr(0x6000))?;
+        a.int1()?;
+        a.hlt()
+    });
+    m.world.poke64(0x6000, DATA0.into());
+    m.state().dr[1] = 0x6000;
+    m.state().dr7 = enabled(1, 3, 1);
+    m.halt();
+    assert_eq!((m.state().gpr[RBX], m.state().dr6), (1, DR6_FIXED | 2));
+}

@@ -275,3 +275,28 @@ fn general_detect_faults_on_debug_register_access() {
     assert_eq!(m.state().dr7 & DR7_GD, 0);
     assert_eq!(m.words(0x8000 - 40, 8, 1), [0x1000]);
 }
+
+#[test]
+fn iret_to_user_nulls_gs_but_keeps_its_base() {
+    let mut m = Machine::long();
+    m.vector64(0x80, 0x5000, 0xee, 0);
+    m.code(64, 0x5000, |a| a.hlt());
+    m.code(64, 0x6000, |a| {
+        a.mov(ebx, gs)?;
+        a.mov(rcx, qword_ptr(0x10).gs())?;
+        a.int(0x80)
+    });
+    m.code(64, 0x1000, |a| {
+        a.push(i32::from(DATA3))?;
+        a.push(0x7000)?;
+        a.push(0x202)?;
+        a.push(i32::from(CODE3))?;
+        a.push(0x6000)?;
+        a.iretq()
+    });
+    m.world.poke64(0xa010, 0x1234);
+    // Not null, and of level 0.
+    m.state().seg[GS].base = 0xa000;
+    m.halt();
+    assert_eq!((m.state().gpr[RBX], m.state().gpr[RCX]), (0, 0x1234));
+}

@@ -96,3 +96,53 @@ fn not_without_a_selector_nor_from_level_3() {
         assert_eq!(m.words(INNER_STACK - 24, 4, 2), [0, 0x1000]);
     }
 }
+
+/// SYSCALL to 5000, which notes RFLAGS's image; SYSRET to 1100 from there.
+fn prepare_syscall(m: &mut Machine, mask: u64) {
+    let msr = &mut m.state().msr;
+    msr.star = u64::from(CODE0 + 3) << 48 | u64::from(CODE0) << 32;
+    (msr.lstar, msr.fmask) = (0x5000, mask);
+    m.code(64, 0x5000, |a| {
+        a.nop()?;
+        a.mov(rcx, 0x1100u64)?;
+        a.db(&[0x48, 0x0f, 0x07])
+    });
+    m.code(64, 0x1000, |a| a.syscall());
+    m.code(64, 0x1100, |a| {
+        a.nop()?;
+        a.nop()
+    });
+    m.vector64(1, 0x5800, 0x8e, 0);
+    m.code(64, 0x5800, |a| a.hlt());
+}
+
+/// Where the first trap found RIP, the frame's first word.
+fn trapped_at(m: &mut Machine) -> u64 {
+    m.halt();
+    let top = m.state().gpr[RSP];
+    m.words(top, 8, 1)[0]
+}
+
+#[test]
+fn tf_that_syscall_clears_does_not_trap_after_it_but_after_the_sysret_that_sets_it() {
+    let mut m = Machine::long();
+    prepare_syscall(&mut m, flags::TF);
+    m.user(0x1000, 0x7000);
+    m.state().set_rflags(flags::TF);
+    assert_eq!(
+        trapped_at(&mut m),
+        0x1100,
+        "neither in the kernel nor an instruction later"
+    );
+    assert_ne!(m.state().dr6 & DR6_BS, 0);
+}
+
+#[test]
+fn tf_that_syscall_leaves_traps_at_its_target() {
+    let mut m = Machine::long();
+    prepare_syscall(&mut m, 0);
+    m.user(0x1000, 0x7000);
+    m.state().gpr[RSP] = 0x7000;
+    m.state().set_rflags(flags::TF);
+    assert_eq!(trapped_at(&mut m), 0x5000);
+}

@@ -171,6 +171,11 @@ impl Collector<'_> {
         let mut decoder = Decoder::with_ip(bits, &code, linear, DecoderOptions::NONE);
         let mut end = None;
         for op in &block.ops {
+            // What precedes an instruction may have to be skipped.
+            let start = usize::from(op.start);
+            if decoder.position() != start && decoder.set_position(start).is_ok() {
+                decoder.set_ip(linear.wrapping_add(u64::from(op.start)));
+            }
             let instr = flat::widened(decoder.decode());
             if instr.is_invalid() || !self.core.features.include(&instr) {
                 end = Some(End::Leave(linear.wrapping_add(u64::from(op.start))));

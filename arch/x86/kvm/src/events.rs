@@ -85,7 +85,7 @@ fn exception_to_wire(events: &Events, payload_enabled: bool, wire: &mut KvmVcpuE
 }
 
 pub fn to_wire(vcpu: &X86Vcpu, s: &mut VcpuState) -> KvmVcpuEvents {
-    crate::run::collect_posted(vcpu, &mut s.unit);
+    crate::run::collect_posted(vcpu, s);
     let events = &s.unit.events;
     let shadow = s.cpu.core.state.interruptibility;
     let mut wire = KvmVcpuEvents::default();
@@ -170,7 +170,7 @@ fn check(vcpu: &X86Vcpu, w: &KvmVcpuEvents) -> Result<(bool, bool), Errno> {
 
 pub fn apply(vcpu: &X86Vcpu, s: &mut VcpuState, w: &KvmVcpuEvents) -> Result<(), Errno> {
     let (injected, pending) = check(vcpu, w)?;
-    crate::run::collect_posted(vcpu, &mut s.unit);
+    crate::run::collect_posted(vcpu, s);
     let events = &mut s.unit.events;
     let exception = Exception {
         vector: w.exception.nr,

@@ -117,7 +117,7 @@ fn dispatch(vcpu: &X86Vcpu, unit: &mut Unit, number: u64, args: [u64; 4], wide: 
         Ok(KVM_HC_CLOCK_PAIRING) => pair_clocks(vcpu, unit, GuestPhys(args[0]), args[1]),
         Ok(KVM_HC_SEND_IPI) if has(unit, pv::PV_SEND_IPI) => {
             let width = if wide { 64 } else { 32 };
-            crate::apic::send_ipis(vcpu, [args[0], args[1]], args[2] as u32, args[3], width)
+            crate::apic::send_ipis(vcpu, [args[0], args[1]], args[2] as u32, args[3], width).unwrap_or(EINVAL)
         }
         _ => ENOSYS,
     }

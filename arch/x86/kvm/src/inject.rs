@@ -56,7 +56,7 @@ pub fn ready_for_client(vcpu: &X86Vcpu, s: &VcpuState) -> bool {
 
 /// Injects at most one event of each rank that the boundary lets in.
 pub fn inject(vcpu: &X86Vcpu, s: &mut VcpuState) -> Injected {
-    crate::run::collect_posted(vcpu, &mut s.unit);
+    crate::run::collect_posted(vcpu, s);
     s.cpu.core.windows = Default::default();
     if s.unit.events.triple_fault {
         s.unit.events.triple_fault = false;

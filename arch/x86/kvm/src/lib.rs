@@ -31,6 +31,7 @@ pub mod module;
 pub mod mp_state;
 pub mod msr;
 pub mod nested;
+pub mod parameters;
 pub mod pic;
 pub mod pit;
 pub mod pmu;

@@ -1,17 +1,27 @@
 //! What Linux's modules were loaded with, as clients read it below `/sys/module`: kvm's parameters, and those of the
 //! processor maker's module, as far as they say something of ring3.
 
+use crate::parameters::{Parameters, Ports};
 use ring3_kvm::vcpu::DEFAULT_HALT_POLL_NS;
+use ring3_x86_cpu::core::Prefix;
 use std::arch::x86_64::__cpuid;
 
 /// A parameter's value, without the newline that follows it in its file. `None` for what there is none of.
 pub fn parameter(module: &str, name: &str) -> Option<String> {
     let makers = makers_module();
+    let parameters = Parameters::in_force();
     let value = match (module, name) {
         ("kvm", "halt_poll_ns") => return Some(DEFAULT_HALT_POLL_NS.to_string()),
-        ("kvm", "force_emulation_prefix") => "0",
+        ("kvm", "force_emulation_prefix") => match parameters.force_emulation_prefix {
+            Prefix::Skipped => "1",
+            Prefix::Undefined => "0",
+        },
+        ("kvm", "enable_vmware_backdoor") => match parameters.enable_vmware_backdoor {
+            Ports::Open => "Y",
+            Ports::Guarded => "N",
+        },
         // Nothing is known of how Linux's own two MMUs map, split and zap pages: there are none here.
-        ("kvm", "enable_vmware_backdoor" | "ignore_msrs" | "tdp_mmu" | "eager_page_split") => "N",
+        ("kvm", "ignore_msrs" | "tdp_mmu" | "eager_page_split") => "N",
         ("kvm", "enable_pmu") => "Y",
         _ if Some(module) != makers => return None,
         // A guest's own page tables are walked as they are, in any mode.

@@ -363,13 +363,16 @@ fn serve_requests(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
 }
 
 /// SMIs and NMIs that others posted become this vCPU's: of NMIs two at most are remembered, one while one is being handled.
-pub fn collect_posted(vcpu: &X86Vcpu, unit: &mut crate::vcpu::Unit) {
+pub fn collect_posted(vcpu: &X86Vcpu, s: &mut VcpuState) {
     let posted = &vcpu.shared().posted;
-    unit.events.smi_pending |= posted.take_smi();
+    s.unit.events.smi_pending |= posted.take_smi();
     let new = posted.take_nmis();
     if new != 0 {
-        let all = u32::from(unit.events.nmi_pending) + new;
-        unit.events.nmi_pending = all.min(2) as u8;
+        let blocked = s.cpu.core.state.interruptibility.nmi_blocked;
+        let events = &mut s.unit.events;
+        let most = if blocked || events.nmi_injected { 1 } else { 2 };
+        let all = u32::from(events.nmi_pending).saturating_add(new);
+        events.nmi_pending = all.min(most) as u8;
     }
 }
 
@@ -405,7 +408,7 @@ fn wakes(vcpu: &X86Vcpu, s: &mut VcpuState) -> bool {
     if !matches!(s.unit.mp_state, KVM_MP_STATE_HALTED | KVM_MP_STATE_AP_RESET_HOLD) {
         return false;
     }
-    collect_posted(vcpu, &mut s.unit);
+    collect_posted(vcpu, s);
     let events = &s.unit.events;
     let nmi = events.nmi_injected || (events.nmi_pending != 0 && s.cpu.core.accepts_nmi());
     let smi = events.smi_pending && !s.cpu.core.state.smm.active;

@@ -7,6 +7,7 @@ use ring3_uapi::x86::KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
 
 use crate::X86;
 use crate::lapic::{BroadcastRule, DEFAULT_CYCLE_NS};
+use crate::parameters::Parameters;
 
 /// Switches of one VM. Each stands alone, so relaxed atomics do.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub struct Settings {
     pub identity_map_addr: AtomicU64,
     /// KVM_SET_NR_MMU_PAGES; zero means the default.
     pub mmu_pages: AtomicU64,
+    /// Those in force when the VM was made.
+    pub parameters: Parameters,
 }
 
 impl Default for Settings {
@@ -69,6 +72,7 @@ impl Default for Settings {
             tss_addr: AtomicU64::new(0),
             identity_map_addr: AtomicU64::new(0xfffb_c000),
             mmu_pages: AtomicU64::new(0),
+            parameters: Parameters::in_force(),
         }
     }
 }

@@ -210,6 +210,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
     // Family 6, as Linux leaves it until the client sets registers.
     cpu.core.state.gpr[RDX] = 0x600;
     cpu.core.reports_bus_locks = vm.arch().settings.bus_lock_exits.load(Relaxed);
+    cpu.core.forced_emulation = vm.arch().settings.parameters.force_emulation_prefix;
     let unit = Unit {
         cpuid,
         msrs: msr::Storage::default(),

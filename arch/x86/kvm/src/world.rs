@@ -150,6 +150,11 @@ impl Ports for Machine<'_> {
         Posted::Pause
     }
 
+    fn port_is_open(&self, port: u16) -> bool {
+        let settings = &self.vcpu.vm().arch().settings;
+        settings.parameters.enable_vmware_backdoor.open(port)
+    }
+
     fn port_read_string(&mut self, port: u16, size: usize, data: &mut [u8]) -> Result<usize, Pause> {
         if let Some(len) = self.unit.io.take_port_string(port, size, data) {
             return Ok(len);

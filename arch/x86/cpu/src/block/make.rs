@@ -3,7 +3,7 @@
 use super::page::{CodePage, line_mask};
 use super::{Block, Blocks, Translated};
 use crate::core::{Attention, Core};
-use crate::decode::{self, MAX_INSTRUCTION};
+use crate::decode::{self, MAX_PREFIXED};
 use crate::op::Op;
 use crate::world::World;
 use crate::{Fault, Step};
@@ -14,7 +14,7 @@ const MAX_OPS: usize = 48;
 /// Blocks that may exist before all are dropped.
 const MAX_BLOCKS: usize = 1 << 17;
 /// No block is longer.
-const MAX_BYTES: usize = MAX_OPS * MAX_INSTRUCTION;
+const MAX_BYTES: usize = MAX_OPS * MAX_PREFIXED;
 
 /// A block's bytes in one page.
 struct Piece {
@@ -141,30 +141,37 @@ impl Blocks {
     ) -> Step<(Decoded, Option<Piece>)> {
         let rip = core.state.rip;
         let bits = core.mode.code_bits;
-        let mut bytes = [0; 2 * MAX_INSTRUCTION];
-        let had = head.len().min(MAX_INSTRUCTION);
+        let mut bytes = [0; 2 * MAX_PREFIXED];
+        let had = head.len().min(MAX_PREFIXED);
         bytes[..had].copy_from_slice(&head[..had]);
         let mut len = had;
         let mut second = None;
-        let (_, short) = decode::instruction(&bytes[..had], rip, bits);
-        if short && had < MAX_INSTRUCTION {
+        let short = decode::prefixed(&bytes[..had], rip, bits, core.forced_emulation).short;
+        if short && had < MAX_PREFIXED {
             let (gpa, page, _) = self.fetch(core, world, core.next_page(linear))?;
             let mut piece = Piece::new(gpa, page);
-            let more = piece.read(core, MAX_INSTRUCTION)?;
+            let more = piece.read(core, MAX_PREFIXED)?;
             bytes[had..had + more].copy_from_slice(&piece.bytes[..more]);
             len = had + more;
             second = Some(piece);
         }
-        let (instr, short) = decode::instruction(&bytes[..len], rip, bits);
-        if short {
+        let found = decode::prefixed(&bytes[..len], rip, bits, core.forced_emulation);
+        if found.short {
             // Longer than 15 bytes.
             return Err(Fault::GP0.into());
         }
-        let size = instr.len().max(1);
+        let size = found.size();
+        let own = &bytes[found.skipped..];
         let decoded = Decoded {
-            ops: vec![decode::operation(core, &instr, &bytes, rip, 0)],
+            ops: vec![decode::operation(
+                core,
+                &found.instr,
+                own,
+                rip,
+                found.skipped as u16,
+            )],
             len: size,
-            branches: decode::sets_rip(&instr),
+            branches: decode::sets_rip(&found.instr),
         };
         let second = second.filter(|_| size > had).map(|piece| Piece {
             len: size - had,
@@ -206,18 +213,20 @@ fn decode_ops(core: &mut Core, bytes: &[u8]) -> Decoded {
     let mut len = 0;
     while ops.len() < MAX_OPS && len < bytes.len() {
         let rip = base.wrapping_add(len as u64);
-        let window = &bytes[len..bytes.len().min(len + MAX_INSTRUCTION)];
-        let (instr, short) = decode::instruction(window, rip, core.mode.code_bits);
-        if short {
+        let window = &bytes[len..bytes.len().min(len + MAX_PREFIXED)];
+        let found = decode::prefixed(window, rip, core.mode.code_bits, core.forced_emulation);
+        if found.short {
             break;
         }
-        ops.push(decode::operation(core, &instr, window, base, len as u16));
-        len += instr.len().max(1);
-        if decode::ends_block(&instr) {
+        let own = &window[found.skipped..];
+        let start = (len + found.skipped) as u16;
+        ops.push(decode::operation(core, &found.instr, own, base, start));
+        len += found.size();
+        if decode::ends_block(&found.instr) {
             return Decoded {
                 ops,
                 len,
-                branches: decode::sets_rip(&instr),
+                branches: decode::sets_rip(&found.instr),
             };
         }
     }

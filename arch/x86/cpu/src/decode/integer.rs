@@ -4,7 +4,7 @@ use super::{flow, gpr_slot};
 use crate::by_size;
 use crate::core::Mode;
 use crate::exec::alu::{self, Adc, Add, And, Cmp, Dec, Form, Inc, Neg, Not, Or, Sbb, Sub, Test, Xor};
-use crate::exec::{bits, moves, muldiv, shift, stack};
+use crate::exec::{bits, moves, muldiv, shift, spin, stack};
 use crate::op::{Handler, Op, OpFlags};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
@@ -473,7 +473,8 @@ fn misc(instr: &Instruction, op: &mut Op) -> Option<Handler> {
         M::Cmc => with(op, 2, moves::carry),
         M::Cld => Some(moves::cld),
         M::Std => Some(moves::std),
-        M::Nop | M::Pause => Some(moves::nop),
+        M::Nop => Some(moves::nop),
+        M::Pause => Some(spin::pause),
         M::Wait => Some(crate::exec::native::wait),
         M::Xlatb => {
             op.seg = super::segment_slot(instr.memory_segment());

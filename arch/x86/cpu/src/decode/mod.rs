@@ -10,7 +10,7 @@ pub mod native;
 pub mod strings;
 pub mod system;
 
-use crate::core::Mode;
+use crate::core::{Mode, Prefix};
 use crate::op::{HIGH_BYTE, Handler, Op, OpFlags};
 use crate::state::{FS, RIP_SLOT, SS, ZERO_SLOT};
 use crate::{Core, Fault, Step, World};
@@ -26,6 +26,48 @@ pub fn instruction(bytes: &[u8], rip: u64, bits: u8) -> (Instruction, bool) {
     let mut decoder = Decoder::with_ip(u32::from(bits), bytes, rip, DecoderOptions::NONE);
     let instr = decoder.decode();
     (instr, decoder.last_error() == DecoderError::NoMoreBytes)
+}
+
+/// What precedes an instruction that Linux's emulator shall execute: UD2, and "kvm". Everything is emulated here, so that it
+/// means nothing; but it is no instruction of its own, either.
+const FORCED_EMULATION: [u8; 5] = [0x0f, 0x0b, b'k', b'v', b'm'];
+
+/// The longest instruction with that before it.
+pub const MAX_PREFIXED: usize = FORCED_EMULATION.len() + MAX_INSTRUCTION;
+
+/// An instruction as it stands in memory.
+pub struct Decoded {
+    pub instr: Instruction,
+    /// Where it begins, and what is before it is skipped.
+    pub skipped: usize,
+    /// It needs more bytes than there are.
+    pub short: bool,
+}
+
+impl Decoded {
+    /// Bytes of all of it, at least one.
+    pub fn size(&self) -> usize {
+        self.skipped + self.instr.len().max(1)
+    }
+}
+
+/// As [`instruction`], at most [`MAX_PREFIXED`] bytes with the prefix for forced emulation, if that is known.
+pub fn prefixed(bytes: &[u8], rip: u64, bits: u8, prefix: Prefix) -> Decoded {
+    let known = FORCED_EMULATION.len().min(bytes.len());
+    let begun = prefix == Prefix::Skipped && bytes[..known] == FORCED_EMULATION[..known];
+    let skipped = if begun && known == FORCED_EMULATION.len() {
+        known
+    } else {
+        0
+    };
+    let end = bytes.len().min(skipped + MAX_INSTRUCTION);
+    let (instr, short) = instruction(&bytes[skipped..end], rip.wrapping_add(skipped as u64), bits);
+    Decoded {
+        instr,
+        skipped,
+        // Two bytes are an instruction, unless more of the prefix follow.
+        short: short || begun && skipped == 0,
+    }
 }
 
 /// Makes the operation for `instr`, which `bytes` begin with and which begins `start` bytes into its block; `base` is

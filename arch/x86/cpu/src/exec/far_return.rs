@@ -124,14 +124,9 @@ fn drop_inner_segments(core: &mut Core) {
         let segment = core.state.seg[seg];
         let rights = segment.attributes;
         if rights.dpl() < cpl && !rights.is_conforming() {
-            // The base is kept: 64-bit mode goes on using those of FS and GS if the selector was null anyway.
-            let base = if is_null(segment.selector) {
-                segment.base
-            } else {
-                0
-            };
+            // The base is kept: 64-bit mode goes on using those of FS and GS.
             core.state.seg[seg] = Segment {
-                base,
+                base: segment.base,
                 ..Segment::null(0)
             };
         }

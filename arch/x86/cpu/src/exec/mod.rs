@@ -13,6 +13,7 @@ pub mod muldiv;
 pub mod native;
 pub mod segment;
 pub mod shift;
+pub mod spin;
 pub mod stack;
 pub mod strings;
 pub mod system;

@@ -193,7 +193,7 @@ impl Translator<'_> {
         }
         if matches!(
             instr.mnemonic(),
-            Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Pause
+            Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence
         ) {
             return self.copy(n);
         }

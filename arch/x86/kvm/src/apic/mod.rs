@@ -209,22 +209,34 @@ pub fn unhalt(vm: &X86Vm, apic_id: u32) {
     });
 }
 
-/// KVM_HC_SEND_IPI: to the APIC ids `first` + i for each bit i of the bitmap. Answers how many took it.
-pub fn send_ipis(vcpu: &X86Vcpu, bitmap: [u64; 2], first: u32, icr: u64, width: u32) -> u64 {
-    use crate::lapic::{ApicMessage, DeliveryMode};
-    let arch = vcpu.vm().arch();
-    let mut sent = 0;
-    for bit in 0..2 * width {
-        if bitmap[(bit / width) as usize] >> (bit % width) & 1 == 0 {
-            continue;
-        }
-        let message = ApicMessage::from_icr(icr as u32 & !0xc_0800, first.wrapping_add(bit));
-        if matches!(message.delivery_mode, DeliveryMode::Fixed | DeliveryMode::Nmi) {
-            let source = vcpu.seat().index() as usize;
-            sent += u64::from(arch.apics.send(&message, source, arch.settings.broadcast_rule()));
-        }
+/// A logical destination, or a shorthand: nothing that KVM_HC_SEND_IPI can be asked for.
+const ICR_OTHER_DESTINATION: u64 = 0xc_0800;
+
+/// KVM_HC_SEND_IPI: to the APIC ids `first` + i for each bit i of the bitmap; none of them means everybody. Answers how many
+/// took it, or `None` if the ICR's value names destinations itself.
+pub fn send_ipis(vcpu: &X86Vcpu, bitmap: [u64; 2], first: u32, icr: u64, width: u32) -> Option<u64> {
+    use crate::lapic::{ApicMessage, ApicMode};
+    if icr & ICR_OTHER_DESTINATION != 0 {
+        return None;
     }
-    sent
+    let asked = |id: u32| {
+        let bit = id.checked_sub(first)?;
+        let word = bitmap.get((bit / width) as usize)?;
+        Some(word >> (bit % width) & 1 != 0)
+    };
+    let mut sent = 0;
+    vcpu.vm().arch().apics.each(|target| {
+        let view = target.shown.view();
+        let id = match view.mode {
+            ApicMode::Disabled => return,
+            ApicMode::X2apic => view.x2apic_id,
+            ApicMode::Xapic => view.xapic_id.into(),
+        };
+        if asked(id) == Some(true) {
+            sent += u64::from(target.accept(&ApicMessage::from_icr(icr as u32, id)));
+        }
+    });
+    Some(sent)
 }
 
 pub fn is_unhalted(vcpu: &X86Vcpu) -> bool {

@@ -4,7 +4,7 @@ use super::privileged;
 use crate::core::Attention;
 use crate::mmu::access::is_canonical;
 use crate::op::Op;
-use crate::state::{Attributes, CS, EFER_SCE, RCX, RDX, RSP, SS, Segment, flags};
+use crate::state::{Attributes, CS, DR6_BS, EFER_SCE, RCX, RDX, RSP, SS, Segment, flags};
 use crate::{Core, Fault, Step, World};
 
 /// The register index of R11.
@@ -63,6 +63,7 @@ pub fn syscall(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         core.state.flags.system &= !(flags::IF | flags::RF | flags::VM);
         enter(core, selector, CODE32, 0);
     }
+    trap_if_single_stepping(core);
     Ok(())
 }
 
@@ -98,8 +99,17 @@ pub fn sysret(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     };
     core.state.seg[SS] = flat(star.wrapping_add(8) | 3, DATA, 3);
     core.refresh();
+    trap_if_single_stepping(core);
     opened(core);
     Ok(())
+}
+
+/// SYSCALL and SYSRET trap if TF is set once they are done, whatever it was before; see [`crate::run`].
+fn trap_if_single_stepping(core: &mut Core) {
+    if core.state.flags.has(flags::TF) {
+        core.debug_status |= DR6_BS;
+        core.attention.0 |= Attention::DEBUG;
+    }
 }
 
 fn opened(core: &mut Core) {

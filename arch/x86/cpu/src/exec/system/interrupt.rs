@@ -47,6 +47,7 @@ pub fn int1(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         return Err(Stop::Intercepted(Vector::DB as u8));
     }
     let next = core.following(op);
+    let held = core.debug_status;
     deliver(
         core,
         world,
@@ -54,7 +55,13 @@ pub fn int1(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
             vector: Vector::DB as u8,
             next,
         },
-    )
+    )?;
+    // What a load of SS just before held back comes with this exception.
+    if held != 0 {
+        core.state.dr6 = core.state.dr6 & !0xf | held;
+        core.debug_status &= !held;
+    }
+    Ok(())
 }
 
 /// INTO.

@@ -17,6 +17,9 @@ fn check_permission(core: &mut Core, world: &mut dyn World, port: u16, size: u8)
     {
         return Ok(());
     }
+    if world.port_is_open(port) {
+        return Ok(());
+    }
     let denied = Fault::GP0.into();
     let tr = core.state.tr;
     if tr.attributes.kind() | 2 != kind::TSS_BUSY || tr.attributes.unusable() || tr.limit < 0x67 {
