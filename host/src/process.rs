@@ -17,6 +17,11 @@ pub fn id() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
+/// The calling thread's number.
+pub fn thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
+
 /// The host's processor that the calling thread is on, or was a moment ago.
 pub fn current_cpu() -> usize {
     rustix::thread::sched_getcpu()

@@ -58,6 +58,9 @@ pub trait File: Send + Sync {
     /// The ioctl system call; `arg` is its raw argument. KVM_RUN runs the guest on the calling thread.
     fn ioctl(&self, request: u32, arg: u64) -> Result<i64, Errno>;
 
+    /// Has KVM_RUN return as for a signal, if it is executing.
+    fn interrupt(&self) {}
+
     /// A request panicked: what it left half done is not to be used any more.
     fn broken(&self) {}
 

@@ -115,6 +115,8 @@ fn under_ring3(ring3: &Path, place: &Path, name: &str) -> Result<()> {
         .arg(place.join(name))
         .current_dir(place)
         .env("RING3_STATS", &account)
+        // Some have more to test so.
+        .env("RING3_PARAMETERS", "force_emulation_prefix=1")
         .stdin(Stdio::null());
     let output = command.output().context("starting timeout")?;
     let why = match output.status.code() {

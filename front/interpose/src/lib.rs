@@ -127,6 +127,13 @@ fn identify(files: &Files, fd: RawFd) -> Option<()> {
     files.identify(fd).map(drop)
 }
 
+/// Has a KVM_RUN on `fd` return as for a signal.
+pub fn interrupt(fd: RawFd) {
+    if let Some(file) = files().and_then(|files| files.get(fd)) {
+        file.interrupt();
+    }
+}
+
 /// What `fd` stands for, if it is ours.
 #[inline]
 pub fn kind(fd: RawFd) -> Option<FileKind> {

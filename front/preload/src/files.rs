@@ -1,6 +1,6 @@
 //! open, close, ioctl, dup, fcntl.
 
-use super::{fail, is_device, keeping_errno, outcome, passed, with_path};
+use super::{cancel, fail, is_device, keeping_errno, outcome, passed, with_path};
 use ring3_host::fd::CloseOnExec;
 use std::ffi::{c_char, c_int, c_uint, c_ulong};
 use std::sync::Once;
@@ -146,7 +146,12 @@ checked_opens! {
 /// # Safety
 /// `arg` is what the request wants.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> c_int {
+pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> c_int {
+    if cancel::at_any_moment()
+        && let Some(result) = cancel::run(fd, request as u32, arg)
+    {
+        return result;
+    }
     match ring3_interpose::ioctl(fd, request as u32, arg) {
         Some(result) => outcome(result),
         // SAFETY: the client's own call, passed on as it is.

@@ -6,6 +6,7 @@
 //!
 //! Not supported: clients that make system calls without the C library (static programs), and `fopen` of the device.
 
+mod cancel;
 mod exits;
 mod files;
 mod guest_memfd;

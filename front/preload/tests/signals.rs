@@ -7,9 +7,10 @@ use ring3_uapi::ioctl::{
     KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_CREATE_VM, KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_VCPU_MMAP_SIZE,
     KVM_RUN, KVM_SET_REGS, KVM_SET_SIGNAL_MASK, KVM_SET_SREGS, KVM_SET_USER_MEMORY_REGION,
 };
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
 use support::{client, client_with, ioctl, open_kvm};
 
 static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -266,6 +267,51 @@ fn a_signal_ends_kvm_run() {
         assert_eq!(guest.run(), Err(libc::EINTR));
         assert_eq!(calls(), 3);
     });
+}
+
+#[test]
+fn a_thread_in_kvm_run_can_be_cancelled() {
+    client("a_thread_in_kvm_run_can_be_cancelled", || {
+        // jmp to itself
+        let guest = guest(&[0xeb, 0xfe]);
+        // SAFETY: the functions below use nothing of this thread's but the descriptor.
+        unsafe {
+            let mut thread = std::mem::zeroed();
+            let fd = guest.vcpu as *mut c_void;
+            assert_eq!(
+                pthread_create(&mut thread, std::ptr::null(), runs_for_ever, fd),
+                0
+            );
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(pthread_cancel(thread), 0);
+            let mut result = std::ptr::null_mut();
+            assert_eq!(libc::pthread_join(thread, &mut result), 0);
+            assert_eq!(result as isize, -1, "PTHREAD_CANCELED");
+        }
+    });
+}
+
+unsafe extern "C-unwind" {
+    fn pthread_create(
+        thread: *mut libc::pthread_t,
+        attributes: *const c_void,
+        start: extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn pthread_cancel(thread: libc::pthread_t) -> c_int;
+    fn pthread_setcanceltype(kind: c_int, old: *mut c_int) -> c_int;
+    #[link_name = "ioctl"]
+    fn cancellable_ioctl(fd: c_int, request: libc::c_ulong, arg: libc::c_ulong) -> c_int;
+}
+
+extern "C-unwind" fn runs_for_ever(fd: *mut c_void) -> *mut c_void {
+    const AT_ANY_MOMENT: c_int = 1;
+    // SAFETY: plain calls; nothing here is to be dropped.
+    unsafe {
+        pthread_setcanceltype(AT_ANY_MOMENT, std::ptr::null_mut());
+        cancellable_ioctl(fd as usize as c_int, KVM_RUN.into(), 0);
+    }
+    std::ptr::null_mut()
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub(crate) use file::StatsFile;
 use crate::arch::Arch;
 use crate::errno::Errno;
 use account::Account;
-use ring3_host::process;
+use ring3_host::process::thread_id;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,7 +37,7 @@ pub struct VcpuStats {
 
 impl VcpuStats {
     fn new<A: Arch>(id: u32) -> Result<VcpuStats, Errno> {
-        let id = format!("kvm-{}/vcpu-{id}", process::id());
+        let id = format!("kvm-{}/vcpu-{id}", thread_id());
         Ok(VcpuStats {
             guest_instructions: Counter::default(),
             guest_ns: Counter::default(),
@@ -73,7 +73,7 @@ pub struct VmStats {
 
 impl VmStats {
     pub(crate) fn new<A: Arch>() -> Result<VmStats, Errno> {
-        let id = format!("kvm-{}", process::id());
+        let id = format!("kvm-{}", thread_id());
         Ok(VmStats {
             shown: Mutex::new(Table::new(&id, rows::VM, A::VM_STATS)?),
             vcpus: Account::registered(),

@@ -1,6 +1,6 @@
 //! A vCPU's descriptor.
 
-use super::{Owned, Vcpu};
+use super::{KickBits, Owned, Vcpu};
 use crate::arch::{Arch, Vcpus};
 use crate::errno::Errno;
 use crate::file::{File, FileKind, Overlay, VcpuFace};
@@ -69,6 +69,10 @@ impl<A: Arch> File for VcpuFile<A> {
             Some(handle) => handle(self, &mut owned, arg),
             None => <A as Vcpus>::vcpu_ioctl(vcpu, &mut owned.arch, request, arg),
         }
+    }
+
+    fn interrupt(&self) {
+        self.vcpu.seat().kick().post(KickBits::SIGNAL);
     }
 
     fn broken(&self) {

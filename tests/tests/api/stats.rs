@@ -41,7 +41,8 @@ fn rows_are_those_of_linux() {
     let vm = kvm.create_vm(0).unwrap();
     let vcpu = vm.create_vcpu(3).unwrap();
     let (of_vm, of_vcpu) = (vm.stats().unwrap(), vcpu.stats().unwrap());
-    let id = format!("kvm-{}", std::process::id());
+    // Linux counts threads as processes.
+    let id = format!("kvm-{}", rustix::thread::gettid().as_raw_nonzero());
     assert_eq!(of_vm.id(), Ok(id.clone()));
     assert_eq!(of_vcpu.id(), Ok(format!("{id}/vcpu-3")));
     check_rows(&of_vm);
