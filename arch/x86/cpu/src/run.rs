@@ -442,12 +442,13 @@ impl Core {
             .fold(0, |hits, n| hits | 1 << n)
     }
 
+    /// RIP as the mode has it. Only branches cut EIP to 16 bits: code in a 16-bit segment may go on beyond 64 KiB, if the segment
+    /// does (as that of system management mode).
     #[inline(always)]
-    fn mask_rip(&self, rip: u64) -> u64 {
+    pub(crate) fn mask_rip(&self, rip: u64) -> u64 {
         match self.mode.code_bits {
             64 => rip,
-            32 => rip & 0xffff_ffff,
-            _ => rip & 0xffff,
+            _ => rip & 0xffff_ffff,
         }
     }
 }

@@ -292,6 +292,23 @@ fn the_handler_reaches_all_of_memory() {
     assert_eq!(machine.world.outputs, [(0x70, 4, 0xdead_beef)]);
 }
 
+/// And so does its code: a jump with an operand of 32 bits leads beyond the first 64 KiB of the segment.
+#[test]
+fn the_handler_goes_on_beyond_64_kib() {
+    // mov eax, 20000h; jmp eax
+    let handler = [0x66, 0xb8, 0, 0, 2, 0, 0x66, 0xff, 0xe0];
+    let mut machine = with_handler(Machine::real(), &handler);
+    // There: inc eax; jnz +0; jecxz +0 where ECX is not zero; out 70h, eax; rsm
+    let code = [
+        0x66, 0x40, 0x66, 0x0f, 0x85, 0, 0, 0, 0, 0x67, 0xe3, 0, 0x66, 0xe7, 0x70, RSM[0], RSM[1],
+    ];
+    machine.bytes(BASE + 0x2_0000, &code);
+    machine.state().gpr[RCX] = 1;
+    smi(&mut machine);
+    assert_eq!(machine.run(), Leave::Resumed);
+    assert_eq!(machine.world.outputs, [(0x70, 4, 0x2_0001)]);
+}
+
 #[test]
 fn without_memory_for_the_state_there_is_no_way_in() {
     let mut machine = Machine::real();

@@ -13,12 +13,7 @@ impl Core {
     /// The address of the instruction after `op`.
     #[inline(always)]
     pub fn next_rip(&self, op: &Op) -> u64 {
-        let next = self.state.gpr[usize::from(RIP_SLOT)].wrapping_add(u64::from(op.next));
-        match self.mode.code_bits {
-            64 => next,
-            32 => next & 0xffff_ffff,
-            _ => next & 0xffff,
-        }
+        self.mask_rip(self.state.gpr[usize::from(RIP_SLOT)].wrapping_add(u64::from(op.next)))
     }
 
     /// Checks a near target against the code segment, or for being canonical.

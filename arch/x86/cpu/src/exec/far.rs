@@ -5,9 +5,9 @@ use super::descriptor::{Descriptor, is_null, kind, rpl, selector_error};
 use super::frame::Frame;
 use super::segment::{far_pointer, null_stack};
 use crate::event::TaskCause;
-use crate::mmu::access::{is_canonical, size_mask};
+use crate::mmu::access::is_canonical;
 use crate::op::{Op, OpFlags};
-use crate::state::{CS, RIP_SLOT, SS, Segment};
+use crate::state::{CS, SS, Segment};
 use crate::{Core, Fault, Step, World};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,7 @@ pub(crate) struct Code {
 impl Core {
     /// The RIP of the instruction after `op`.
     pub(crate) fn following(&self, op: &Op) -> u64 {
-        let rip = self.state.gpr[usize::from(RIP_SLOT)].wrapping_add(u64::from(op.next));
-        rip & size_mask(self.mode.code_bits / 8)
+        self.next_rip(op)
     }
 
     /// Checks that `offset` can be executed in a code segment, and makes the segment's register value.
