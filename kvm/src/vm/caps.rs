@@ -46,8 +46,11 @@ pub(crate) fn check_extension<A: Arch>(vm: Option<&Vm<A>>, arg: u64) -> i64 {
         KVM_CAP_IRQ_ROUTING => i64::from(limits.irq_routes),
         KVM_CAP_MULTI_ADDRESS_SPACE => {
             let all = limits.memory.address_spaces;
-            // With one, there is nothing to choose from.
-            i64::from(vm.map_or(all, |vm| vm.memory.address_spaces())) & !1
+            match vm.map_or(all, |vm| vm.memory.address_spaces()) {
+                // There is nothing to choose from.
+                1 => 0,
+                spaces => i64::from(spaces),
+            }
         }
         KVM_CAP_MEMORY_ATTRIBUTES if limits.memory.private => {
             vm.map_or(KVM_MEMORY_ATTRIBUTE_PRIVATE, |vm| vm.memory.attributes()) as i64
