@@ -8,6 +8,10 @@
 //! finishes. So whoever cancels may hold the locks that the callback takes, and a callback looks at the state of its
 //! device again.
 
+mod client;
+
+pub use client::ClientWatch;
+
 use crate::fd;
 use crate::sys::{self, MaskHow, SigSet};
 use crate::time::{Monotonic, monotonic_now};
@@ -16,7 +20,7 @@ use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -49,6 +53,8 @@ struct Shared {
 struct State {
     next_id: u64,
     callbacks: HashMap<u64, Callback>,
+    /// Of the client's numbers that are watched, the newest watch.
+    by_number: HashMap<RawFd, u64>,
     /// Armed timers, the next to expire first.
     armed: BTreeSet<(Monotonic, u64)>,
     /// What the timerfd is set to.

@@ -10,6 +10,11 @@ pub fn same(a: impl AsFd, b: impl AsFd) -> bool {
     compared.unwrap_or_else(|| id(a).is_some_and(|id_of_a| Some(id_of_a) == id(b)))
 }
 
+/// Whether the kernel compares files here.
+pub fn files_compare() -> bool {
+    crate::sys::same_file(0, 0).is_some()
+}
+
 /// The kernel's number of the eventfd, the same for all its descriptors. `None` if `fd` is not an eventfd, or /proc is not there.
 fn id(fd: impl AsFd) -> Option<u64> {
     use rustix::fs::{Mode, OFlags};

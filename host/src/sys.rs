@@ -122,28 +122,44 @@ unsafe fn syscall4(number: u64, a: u64, b: u64, c: u64, d: u64) -> Result<u64, E
     }
 }
 
-/// Whether two descriptors of this process stand for the same open file; `None` where the kernel does not say.
-pub(crate) fn same_file(a: i32, b: i32) -> Option<bool> {
+/// Compares two things of this process: zero if they are the same.
+fn kcmp(kind: u64, a: u64, b: u64) -> Result<u64, Errno> {
     const KCMP: i64 = 312;
-    const KCMP_FILE: u64 = 0;
     let pid = rustix::process::getpid().as_raw_nonzero().get() as u64;
     let result: i64;
-    // SAFETY: the call only compares; the kernel clobbers RCX and R11.
+    // SAFETY: the call only compares, and reads a few numbers of the caller's; the kernel clobbers RCX and R11.
     unsafe {
         asm!(
             "syscall",
             inlateout("rax") KCMP => result,
             in("rdi") pid,
             in("rsi") pid,
-            in("rdx") KCMP_FILE,
-            in("r10") a as u32 as u64,
-            in("r8") b as u32 as u64,
+            in("rdx") kind,
+            in("r10") a,
+            in("r8") b,
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
         );
     }
-    (result >= 0).then_some(result == 0)
+    u64::try_from(result).map_err(|_| Errno::from_raw_os_error(-result as i32))
+}
+
+/// Whether two descriptors of this process stand for the same open file; `None` where the kernel does not say.
+pub(crate) fn same_file(a: i32, b: i32) -> Option<bool> {
+    const KCMP_FILE: u64 = 0;
+    match kcmp(KCMP_FILE, a as u32 as u64, b as u32 as u64) {
+        Ok(order) => Some(order == 0),
+        Err(Errno::BADF) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Whether the `nth` file that an epoll instance watches under `number` is that of `fd`; ENOENT if there is none.
+pub(crate) fn epoll_watches(epoll: i32, number: i32, nth: u32, fd: i32) -> Result<bool, Errno> {
+    const KCMP_EPOLL_TFD: u64 = 7;
+    let slot = [epoll as u32, number as u32, nth];
+    kcmp(KCMP_EPOLL_TFD, fd as u32 as u64, slot.as_ptr() as u64).map(|order| order == 0)
 }
 
 /// Reads and, with `new`, replaces what `signal` does.

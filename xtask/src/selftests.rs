@@ -21,7 +21,7 @@ use crate::upstream::{self, excerpt};
 
 const EXPECTATIONS: &str = "tests/upstream/selftests.toml";
 
-/// Seconds for one test.
+/// Seconds for one test, unless the list gives it another limit.
 const LIMIT: u64 = 60;
 
 /// The exit status of a test that says of itself that it cannot run here.
@@ -82,7 +82,8 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
             scope.spawn(|| {
                 while let Some(name) = chosen.get(next.fetch_add(1, Relaxed)) {
                     let started = std::time::Instant::now();
-                    let result = under_ring3(&ring3, &place, name);
+                    let limit = expectations.seconds(name).unwrap_or(LIMIT);
+                    let result = under_ring3(&ring3, &place, name, limit);
                     let took = minutes(started.elapsed());
                     let mut tally = results.lock().unwrap_or_else(|broken| broken.into_inner());
                     println!(
@@ -104,12 +105,12 @@ fn skipped(why: &str) -> Tally {
 }
 
 /// Runs one test. Its output is only shown if it does not pass.
-fn under_ring3(ring3: &Path, place: &Path, name: &str) -> Result<()> {
+fn under_ring3(ring3: &Path, place: &Path, name: &str, limit: u64) -> Result<()> {
     let account = place.join(format!("{name}.account"));
     let _ = std::fs::remove_file(&account);
     let mut command = Command::new("timeout");
     command
-        .args(["--kill-after=5", &LIMIT.to_string()])
+        .args(["--kill-after=5", &limit.to_string()])
         .arg(ring3)
         .args(["run", "--"])
         .arg(place.join(name))
@@ -124,7 +125,7 @@ fn under_ring3(ring3: &Path, place: &Path, name: &str) -> Result<()> {
         Some(0) if !account.is_file() => "passed without ring3".to_string(),
         Some(0) => return Ok(()),
         Some(SKIPPED) => "skipped itself".to_string(),
-        Some(124 | 137) => format!("not finished after {LIMIT} s"),
+        Some(124 | 137) => format!("not finished after {limit} s"),
         _ => output.status.to_string(),
     };
     bail!("{why}\n{}", excerpt(&output, |_| true))

@@ -24,6 +24,8 @@ struct Exception {
     reason: String,
     #[serde(default)]
     outcome: Outcome,
+    /// How long it may take, if that is not what others may.
+    seconds: Option<u64>,
 }
 
 /// What may become of a listed test.
@@ -36,6 +38,8 @@ enum Outcome {
     Varies,
     /// It takes too long to be found out each time.
     Slow,
+    /// It passes as others do, but takes longer.
+    Passes,
 }
 
 /// Reads a file of `tests/upstream`: what is in it for everyone, and for the caller alone.
@@ -54,6 +58,11 @@ impl Expectations {
     /// Whether a test has to pass.
     pub fn is_listed(&self, test: &str) -> bool {
         self.exception(test).is_some()
+    }
+
+    /// How long a test may take, if that is not what others may.
+    pub fn seconds(&self, test: &str) -> Option<u64> {
+        self.exception(test)?.seconds
     }
 
     /// Why a test is not to be run, unless asked for by name.
@@ -86,7 +95,7 @@ impl Expectations {
                 Ok(()),
                 None
                 | Some(Exception {
-                    outcome: Outcome::Varies,
+                    outcome: Outcome::Varies | Outcome::Slow | Outcome::Passes,
                     ..
                 }),
             ) => {
@@ -100,11 +109,11 @@ impl Expectations {
                     .push(format!("{test} passes: take it out of {}", self.file));
                 "passes now".to_string()
             }
-            (Err(_), Some(Exception { reason, .. })) => {
+            (Err(_), Some(Exception { reason, outcome, .. })) if *outcome != Outcome::Passes => {
                 tally.skipped.push(format!("{test}: {reason}"));
                 format!("does not pass, as expected: {reason}")
             }
-            (Err(error), None) => count(tally, test, Err(error)),
+            (Err(error), _) => count(tally, test, Err(error)),
         }
     }
 }
@@ -152,6 +161,9 @@ mod tests {
     fn what_is_not_expected_fails_the_run() {
         let listed = "[[exception]]\ntest = \"a::b\"\nreason = \"no such device\"";
         let may = format!("{listed}\noutcome = \"varies\"");
+        let long = format!("{listed}\noutcome = \"passes\"\nseconds = 90");
+        assert_eq!(expectations(&long).seconds("a::b"), Some(90));
+        assert_eq!(expectations(&may).seconds("a::b"), None);
         let bad = || Err(anyhow::anyhow!("exit status: 101"));
         for (result, list, fails) in [
             (Ok(()), "", false),
@@ -160,6 +172,8 @@ mod tests {
             (Ok(()), listed, true),
             (Ok(()), &may, false),
             (bad(), &may, false),
+            (Ok(()), &long, false),
+            (bad(), &long, true),
         ] {
             let mut tally = Tally::default();
             expectations(list).judge(&mut tally, "a::b", result);

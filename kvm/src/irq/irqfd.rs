@@ -3,8 +3,8 @@
 //! A signal pulses the GSI; with KVM_IRQFD_FLAG_RESAMPLE it raises it, and at the guest's end of interrupt the line is lowered and the
 //! second eventfd signalled, so that the client can raise it anew.
 //!
-//! An eventfd stands for one GSI, of all the process's VMs. An irqfd holds its eventfds open: where Linux drops it when the client closed the last descriptor, here it stays until it
-//! is deassigned or the VM goes.
+//! An eventfd stands for one GSI, of all the process's VMs. An irqfd ends with the last descriptor of its eventfd, whoever has it. Where the
+//! kernel does not let files be compared (`kcmp`), it holds the eventfd open and stays until it is deassigned or the VM goes.
 
 use super::{IrqSource, Level};
 use crate::arch::Arch;
@@ -12,10 +12,12 @@ use crate::errno::Errno;
 use crate::eventfd::EventFd;
 use crate::ranks;
 use crate::vm::Vm;
-use ring3_host::event::Watch;
+use ring3_host::event::{Callback, ClientWatch, EventLoop, Watch};
+use ring3_host::fd::eventfd_take;
 use ring3_host::lock::RankedMutex;
 use ring3_uapi::{KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KvmIrqfd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -23,36 +25,86 @@ enum State {
     Gone,
 }
 
+/// How an eventfd is watched.
+enum Source {
+    /// As long as the client has it open.
+    Client(ClientWatch),
+    /// By a descriptor of our own, where the kernel does not compare files.
+    Held { event: EventFd, _watch: Watch },
+}
+
+impl Source {
+    fn is(&self, event: &EventFd) -> bool {
+        match self {
+            Source::Client(watch) => watch.is(&*event.shared()),
+            Source::Held { event: held, .. } => held.is(event),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self, Source::Client(watch) if watch.is_gone())
+    }
+
+    /// Empties it; whether there was anything.
+    fn take(&self) -> bool {
+        match self {
+            // Where the client's number is closed and others have the eventfd, it stays full, and is signalled all the same.
+            Source::Client(watch) => watch
+                .open()
+                .is_none_or(|fd| matches!(eventfd_take(&fd), Ok(Some(_)))),
+            Source::Held { event, .. } => event.take(),
+        }
+    }
+}
+
 struct Irqfd {
-    event: EventFd,
+    /// Set before anybody else has it.
+    source: OnceLock<Source>,
     gsi: u32,
     resample: Option<Arc<EventFd>>,
     /// Held while injecting, so that who deassigns can wait for the last one.
     state: RankedMutex<State>,
 }
 
+impl Irqfd {
+    fn is(&self, event: &EventFd) -> bool {
+        self.source.get().is_some_and(|source| source.is(event))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.source.get().is_some_and(Source::is_gone)
+    }
+}
+
 struct Entry {
     irqfd: Arc<Irqfd>,
-    _watch: Watch,
     _binding: Binding,
 }
 
-/// The eventfds that stand for a GSI, of whatever VM.
+/// The irqfds of all VMs, as an eventfd can stand for one GSI only.
 static BOUND: Mutex<Vec<Arc<Irqfd>>> = Mutex::new(Vec::new());
 
 fn bound() -> MutexGuard<'static, Vec<Arc<Irqfd>>> {
     BOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An eventfd's entry there, as an eventfd can stand for one GSI only.
+/// An irqfd's entry there.
 struct Binding(Arc<Irqfd>);
 
 impl Binding {
-    fn new(irqfd: &Arc<Irqfd>) -> Result<Binding, Errno> {
+    /// Begins to watch an eventfd, by `watch`, that stands for no GSI yet.
+    fn new(
+        irqfd: &Arc<Irqfd>,
+        event: EventFd,
+        watch: impl FnOnce(EventFd) -> Result<Source, Errno>,
+    ) -> Result<Binding, Errno> {
         let mut bound = bound();
-        if bound.iter().any(|other| other.event.is(&irqfd.event)) {
+        if bound.iter().any(|other| other.is(&event)) {
             return Err(Errno::EBUSY);
         }
+        let source = watch(event)?;
+        // Nobody else has set it.
+        let _ = irqfd.source.set(source);
         bound.push(Arc::clone(irqfd));
         Ok(Binding(Arc::clone(irqfd)))
     }
@@ -92,6 +144,12 @@ impl Default for Irqfds {
 }
 
 impl Irqfds {
+    /// How many there are, those that are gone and not found out included.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.lists.lock().irqfds.len()
+    }
+
     pub(crate) fn clear(&self) {
         let gone = std::mem::take(&mut *self.lists.lock());
         drop(gone);
@@ -126,38 +184,58 @@ fn assign<A: Arch>(vm: &Arc<Vm<A>>, args: &KvmIrqfd) -> Result<(), Errno> {
         false => None,
     };
     let irqfd = Arc::new(Irqfd {
-        event,
+        source: OnceLock::new(),
         gsi: args.gsi,
         resample,
         state: RankedMutex::new(ranks::IRQFD, State::Active),
     });
+    // The client's closing an eventfd tells nobody: what is gone is found when there is something new.
+    remove(vm, |old| old.is_gone());
     let mut lists = vm.irqs().irqfds.lists.lock();
-    let binding = Binding::new(&irqfd)?;
-    // An eventfd that is signalled already fires as soon as it is watched.
-    let (weak, of) = (Arc::downgrade(vm), Arc::clone(&irqfd));
-    let watch = vm
-        .events()
-        .watch(irqfd.event.shared(), Arc::new(move || fired(&weak, &of)))?;
+    // An eventfd that is signalled already fires as soon as it is watched, but not before this is done.
+    let beginning = irqfd.state.lock();
+    let (weak, of) = (Arc::downgrade(vm), Arc::downgrade(&irqfd));
+    let fires: Callback = Arc::new(move || fired(&weak, &of));
+    let binding = Binding::new(&irqfd, event, |event| {
+        watch(vm.events(), args.fd as RawFd, event, fires)
+    })?;
+    drop(beginning);
     if let Some(event) = &irqfd.resample {
         lists.add_resampler(vm, irqfd.gsi, Arc::clone(event));
     }
     lists.irqfds.push(Entry {
         irqfd,
-        _watch: watch,
         _binding: binding,
     });
     Ok(())
 }
 
+/// Watches an eventfd that the client's number stands for.
+fn watch(events: &EventLoop, number: RawFd, event: EventFd, fires: Callback) -> Result<Source, Errno> {
+    match events
+        .watch_client(number, &*event.shared(), Arc::clone(&fires))
+        .map_err(Errno::from)
+    {
+        Ok(Some(watch)) => return Ok(Source::Client(watch)),
+        Ok(None) => {}
+        // Another thread has deassigned it, and is not quite done.
+        Err(Errno::EEXIST) => return Err(Errno::EBUSY),
+        Err(errno) => return Err(errno),
+    }
+    let watch = events.watch(event.shared(), fires)?;
+    Ok(Source::Held { event, _watch: watch })
+}
+
 fn deassign<A: Arch>(vm: &Arc<Vm<A>>, args: &KvmIrqfd) -> Result<(), Errno> {
     let event = EventFd::of_client(args.fd as i32)?;
+    remove(vm, |irqfd| irqfd.gsi == args.gsi && irqfd.is(&event));
+    Ok(())
+}
+
+/// Takes irqfds out.
+fn remove<A: Arch>(vm: &Arc<Vm<A>>, which: impl Fn(&Irqfd) -> bool) {
     let mut lists = vm.irqs().irqfds.lists.lock();
-    let gone: Vec<Entry> = lists
-        .irqfds
-        .extract_if(.., |entry| {
-            entry.irqfd.event.is(&event) && entry.irqfd.gsi == args.gsi
-        })
-        .collect();
+    let gone: Vec<Entry> = lists.irqfds.extract_if(.., |entry| which(&entry.irqfd)).collect();
     let mut lowered = Vec::new();
     for entry in &gone {
         if let Some(event) = &entry.irqfd.resample
@@ -175,14 +253,15 @@ fn deassign<A: Arch>(vm: &Arc<Vm<A>>, args: &KvmIrqfd) -> Result<(), Errno> {
         vm.irqs().acks.remove(ack);
         vm.set_irq(gsi, IrqSource::Resample, Level::Low);
     }
-    Ok(())
 }
 
 /// On the service thread: the eventfd is readable.
-fn fired<A: Arch>(vm: &Weak<Vm<A>>, irqfd: &Irqfd) {
-    let Some(vm) = vm.upgrade() else { return };
+fn fired<A: Arch>(vm: &Weak<Vm<A>>, irqfd: &Weak<Irqfd>) {
+    let (Some(vm), Some(irqfd)) = (vm.upgrade(), irqfd.upgrade()) else {
+        return;
+    };
     let state = irqfd.state.lock();
-    if *state == State::Gone || !irqfd.event.take() {
+    if *state == State::Gone || !irqfd.source.get().is_some_and(Source::take) {
         return;
     }
     if irqfd.resample.is_some() {

@@ -45,6 +45,11 @@ impl Irqs {
         &self.acks
     }
 
+    #[cfg(test)]
+    pub(crate) fn irqfds(&self) -> &irqfd::Irqfds {
+        &self.irqfds
+    }
+
     pub(crate) fn clear(&self) {
         self.irqfds.clear();
         self.acks.clear();

@@ -284,3 +284,28 @@ fn a_resampled_line_stays_up_until_it_is_acknowledged() {
     machine.vm.irq_acked(here);
     assert_eq!(eventfd_take(&resample).unwrap(), None);
 }
+
+#[test]
+fn an_irqfd_ends_with_its_eventfd() {
+    let machine = wired();
+    let assign = |fd: &OwnedFd, gsi| machine.call(KVM_IRQFD, &irqfd(fd, gsi, 0, None));
+    let event = eventfd().unwrap();
+    assert_eq!(assign(&event, 1), Ok(0));
+    assert_eq!(assign(&event, 2), Err(Errno::EBUSY));
+    // Another descriptor is as good as the first.
+    let again = event.try_clone().unwrap();
+    drop(event);
+    assert_eq!(assign(&again, 2), Err(Errno::EBUSY));
+    eventfd_signal(&again).unwrap();
+    assert_eq!(driven(&machine, 2)[0].0, pin(0, 1));
+    drop(again);
+    for _ in 0..10 {
+        assert_eq!(assign(&eventfd().unwrap(), 1), Ok(0));
+    }
+    assert!(machine.vm.irqs().irqfds().count() <= 1 + 10);
+    let event = eventfd().unwrap();
+    assert_eq!(assign(&event, 1), Ok(0));
+    if ring3_host::eventfd::files_compare() {
+        assert_eq!(machine.vm.irqs().irqfds().count(), 1);
+    }
+}

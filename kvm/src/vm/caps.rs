@@ -56,8 +56,11 @@ impl<A: Arch> Rows<A> {
         (KVM_CAP_CHECK_EXTENSION_VM, |_| 1),
         (KVM_CAP_MULTI_ADDRESS_SPACE, |vm| {
             let all = A::LIMITS.memory.address_spaces;
-            // With one, there is nothing to choose from.
-            i64::from(vm.map_or(all, |vm| vm.memory.address_spaces())) & !1
+            match vm.map_or(all, |vm| vm.memory.address_spaces()) {
+                // There is nothing to choose from.
+                1 => 0,
+                spaces => i64::from(spaces),
+            }
         }),
         (KVM_CAP_IOEVENTFD_ANY_LENGTH, |_| 1),
         (KVM_CAP_MAX_VCPU_ID, |_| i64::from(A::LIMITS.vcpu_ids)),
