@@ -33,9 +33,13 @@ const STEPS: [Step; 8] = [
         work: test_without_guests,
     },
     Step {
-        name: "fuzzing of guest code",
+        name: "fuzzing of guest code and of ioctls",
         minutes: 10,
-        work: || fuzz(15, Some(SEED.1)).map(|()| Tally::default()),
+        work: || {
+            fuzz(15, Some(SEED.1))?;
+            fuzz_ioctls(15, None, Some(SEED.1))?;
+            Ok(Tally::default())
+        },
     },
     Step {
         name: "a boot in lockstep",
@@ -166,12 +170,23 @@ pub fn bench(options: &ring3_benches::Options) -> Result<()> {
 
 /// Runs the corpus of `fuzz/`, and mutations of it.
 pub fn fuzz(seconds: u64, seed: Option<&str>) -> Result<()> {
+    run(&mut fuzz_command(seconds, seed))
+}
+
+/// Makes arbitrary ioctls: so many, or as many as the seconds allow.
+pub fn fuzz_ioctls(seconds: u64, count: Option<u64>, seed: Option<&str>) -> Result<()> {
+    let mut command = fuzz_command(seconds, seed);
+    command.arg("--ioctls").args(count.map(|count| count.to_string()));
+    run(&mut command)
+}
+
+fn fuzz_command(seconds: u64, seed: Option<&str>) -> Command {
     let mut command = cargo();
     command.args(["run", "-p", "ring3-fuzz", "--", "--seconds", &seconds.to_string()]);
     if let Some(seed) = seed {
         command.args(["--seed", seed]);
     }
-    run(&mut command)
+    command
 }
 
 /// The test of `tests/tests/lockstep_boot.rs`.

@@ -52,11 +52,14 @@ enum Task {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
-    /// Arbitrary bytes as guest code: the corpus, then mutations of it
+    /// Arbitrary bytes as guest code: the corpus, then mutations of it. Or arbitrary ioctls
     Fuzz {
         /// Stop after so many seconds
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Make ioctls: so many, or as many as the seconds allow
+        #[arg(long, num_args = 0..=1, value_name = "COUNT")]
+        ioctls: Option<Option<u64>>,
     },
     /// Debian's kernel boots on interpreter and translator in lockstep, compared all the way
     LockstepBoot {
@@ -118,7 +121,14 @@ fn perform(task: Task) -> Result<()> {
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
         Task::Api => api::run().and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
-        Task::Fuzz { seconds } => ci::fuzz(seconds, None),
+        Task::Fuzz {
+            seconds,
+            ioctls: None,
+        } => ci::fuzz(seconds, None),
+        Task::Fuzz {
+            seconds,
+            ioctls: Some(count),
+        } => ci::fuzz_ioctls(seconds, count, None),
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Selftests { filter } => selftests::run(filter.as_deref()).and_then(|tally| tally.verdict()),

@@ -94,7 +94,9 @@ pub fn read(page: &SharedPages, result: Result<i64, Errno>) -> Option<Exit> {
             let io: RunIo = page.load(PAYLOAD);
             if let Some(Value::Structure(fields)) = &mut value {
                 fields.retain(|(name, _)| *name != "data_offset");
-                fields.push(("data", Value::Bytes(port_data(page, &io))));
+                if io.direction == KVM_EXIT_IO_OUT {
+                    fields.push(("data", Value::Bytes(port_data(page, &io))));
+                }
             }
             Place::Port {
                 write: io.direction == KVM_EXIT_IO_OUT,
@@ -133,14 +135,11 @@ pub fn read(page: &SharedPages, result: Result<i64, Errno>) -> Option<Exit> {
     })
 }
 
-/// What goes out, or what there is where the client is to put what comes in.
+/// What goes out.
 fn port_data(page: &SharedPages, io: &RunIo) -> Vec<u8> {
     let len = usize::from(io.size).saturating_mul(io.count as usize).min(DATA);
     let fits = |from: &usize| from.checked_add(len).is_some_and(|end| end <= page.len());
     let mut data = vec![0; len];
-    if io.direction != KVM_EXIT_IO_OUT {
-        return Vec::new();
-    }
     match usize::try_from(io.data_offset).ok().filter(fits) {
         Some(from) => page.read(from, &mut data),
         None => data.clear(),

@@ -121,7 +121,7 @@ impl Maker<'_> {
         (0..len).map(|_| self.rng.u8(..)).collect()
     }
 
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
+    fn damage(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() || self.rng.u8(..4) != 0 {
             return;
         }
@@ -273,3 +273,50 @@ const MSRS: [u64; 24] = [
     0x4b56_4d03,
     0x4b56_4d02,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ring3_uapi::arch::Archs;
+    use ring3_uapi::ioctl::{IOCTLS, arg_size};
+    use std::sync::LazyLock;
+
+    /// There can be one only.
+    static PLACES: LazyLock<Places> = LazyLock::new(|| Places::new().expect("nobody else is there"));
+
+    #[test]
+    fn every_structure_of_x86_is_made_as_long_as_its_request_says() {
+        let (mut rng, known) = (Rng::with_seed(1), Known::new());
+        for row in IOCTLS
+            .iter()
+            .filter(|row| row.on.iter().any(|on| on.archs == Archs::X86))
+        {
+            for _ in 0..50 {
+                let mut maker = Maker {
+                    rng: &mut rng,
+                    places: &PLACES,
+                    fds: &[3],
+                    known: &known,
+                };
+                let pointer = !matches!(row.arg, Arg::None | Arg::Zero | Arg::Value);
+                let made = maker.argument(row);
+                assert_eq!(made.is_some(), pointer, "{}", row.name);
+                let len = made.map_or(usize::MAX, |bytes| bytes.len());
+                assert!(len >= arg_size(row.request), "{}: {len}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn slots_never_reach_memory_of_the_harness() {
+        let places = &*PLACES;
+        let (ram, size) = places.ram();
+        assert_eq!(places.confine(ram, size), (ram, size));
+        let (address, len) = places.confine(ram, 1 << 46);
+        assert!(address == ram && address + len <= 0x1001_0000_0000);
+        for address in [0, 0x5555_0000_0000, 0x7f00_0000_0000] {
+            assert_eq!(places.confine(address, 4096), (ram, 4096));
+        }
+        assert_eq!(places.confine(u64::MAX - 4095, 8192), (u64::MAX - 4095, 8192));
+    }
+}

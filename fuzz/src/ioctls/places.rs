@@ -10,6 +10,8 @@ const BASE: u64 = 0x1000_0000_0000;
 
 /// Arguments of ioctls, and what they point to.
 const ARGUMENTS: usize = 32;
+/// Words between those of two threads.
+const LANE: usize = 8 * PAGE / 8;
 /// Behind them one page may only be read, and some are not there at all.
 const READ_ONLY: usize = ARGUMENTS;
 const GONE: usize = READ_ONLY + 1;
@@ -46,8 +48,8 @@ impl Places {
         self.memory.write(RAM * PAGE + at, code);
     }
 
-    /// Puts an argument somewhere: mostly where it can be read and written, whole.
-    pub fn put(&self, bytes: &[u8], rng: &mut Rng) -> u64 {
+    /// Puts an argument somewhere: mostly where it can be read and written, whole. Each thread has its own lane.
+    pub fn put(&self, bytes: &[u8], rng: &mut Rng, lane: usize) -> u64 {
         let room = ARGUMENTS * PAGE;
         let offset = match rng.u8(..64) {
             // The last byte is in the way of nobody, or over the edge.
@@ -55,7 +57,7 @@ impl Places {
             2 => room - rng.usize(..bytes.len().clamp(1, room)),
             3 => return BASE + (READ_ONLY * PAGE) as u64,
             4 => return nowhere(rng),
-            _ => rng.usize(..8) * 8,
+            _ => (lane * LANE + rng.usize(..8)) * 8,
         };
         let fits = bytes.len().min(room - offset);
         self.memory.write(offset, bytes.get(..fits).unwrap_or_default());

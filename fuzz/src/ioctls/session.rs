@@ -14,6 +14,7 @@ use ring3_uapi::run::{CR8, IMMEDIATE_EXIT, X86_VCPU_MMAP_SIZE};
 use ring3_uapi::x86::{KvmRegs, KvmSregs};
 use ring3_uapi::{KvmUserspaceMemoryRegion, KvmUserspaceMemoryRegion2};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Objects of a batch at most.
@@ -58,6 +59,8 @@ pub struct Session<'a> {
     /// For irqfd and ioeventfd.
     events: Vec<OwnedFd>,
     known: Known,
+    /// Whether no other thread uses the descriptors.
+    alone: bool,
     pub calls: u64,
     pub succeeded: u64,
 }
@@ -71,6 +74,7 @@ impl<'a> Session<'a> {
             objects: Vec::new(),
             events: vec![eventfd()?, eventfd()?],
             known: Known::new(),
+            alone: true,
             calls: 0,
             succeeded: 0,
         })
@@ -79,20 +83,43 @@ impl<'a> Session<'a> {
     /// About `calls` calls.
     pub fn run(mut self, calls: u64) -> Session<'a> {
         self.begin();
-        while self.calls < calls {
-            match self.rng.u8(..128) {
-                0 => self.close_one(),
-                1 => self.duplicate(),
-                2 | 3 => self.new_guest(),
-                4..34 => self.enter(),
-                _ => self.any(),
-            }
+        if self.rng.u8(..4) != 0 {
+            self.go_on(calls);
+        } else {
+            // As a client with two threads; it cannot be repeated exactly. Nothing is closed meanwhile: where a close meets a
+            // request on the same number, a number may stay in the table, and keep the VM.
+            self.alone = false;
+            let fds = self
+                .objects
+                .iter()
+                .map(|object| (object.level, object.fd))
+                .collect();
+            let (done, seed, places) = (AtomicBool::new(false), self.rng.u64(..), self.places);
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| disturb(places, fds, seed, &done));
+                self.go_on(calls);
+                done.store(true, Relaxed);
+                // It panics only where the process ends.
+                self.calls += self.watch.during(|| other.join()).unwrap_or(0);
+            });
         }
         while !self.objects.is_empty() {
             self.close_one();
         }
         self.events.clear();
         self
+    }
+
+    fn go_on(&mut self, calls: u64) {
+        while self.calls < calls {
+            match self.rng.u8(..128) {
+                0 if self.alone => self.close_one(),
+                1 if self.alone => self.duplicate(),
+                2 | 3 => self.new_guest(),
+                4..34 => self.enter(),
+                _ => self.any(),
+            }
+        }
     }
 
     /// One VM, mostly such as a client makes it, so that what follows finds something.
@@ -131,7 +158,7 @@ impl<'a> Session<'a> {
 
     fn structure<T: IntoBytes + zerocopy::Immutable>(&mut self, object: usize, request: u32, structure: &T) {
         // Not put just anywhere.
-        let at = self.places.put(structure.as_bytes(), &mut Rng::with_seed(5));
+        let at = self.places.put(structure.as_bytes(), &mut Rng::with_seed(5), 0);
         self.call(object, request, at);
     }
 
@@ -230,36 +257,10 @@ impl<'a> Session<'a> {
             self.call(object, request, value);
             return;
         };
-        self.tame(request, &mut bytes);
-        let at = self.places.put(&bytes, &mut self.rng);
+        tame(self.places, request, &mut bytes);
+        let at = self.places.put(&bytes, &mut self.rng, 0);
         if self.call(object, request, at).is_some() {
             self.learn(row, at, bytes.len());
-        }
-    }
-
-    /// Keeps the harness out of the guest's reach, and its signal unmasked.
-    fn tame(&self, request: u32, bytes: &mut Vec<u8>) {
-        let places = self.places;
-        match request {
-            KVM_SET_USER_MEMORY_REGION => {
-                if let Ok((region, _)) = KvmUserspaceMemoryRegion::mut_from_prefix(bytes) {
-                    (region.userspace_addr, region.memory_size) =
-                        places.confine(region.userspace_addr, region.memory_size);
-                }
-            }
-            KVM_SET_USER_MEMORY_REGION2 => {
-                if let Ok((region, _)) = KvmUserspaceMemoryRegion2::mut_from_prefix(bytes) {
-                    (region.userspace_addr, region.memory_size) =
-                        places.confine(region.userspace_addr, region.memory_size);
-                }
-            }
-            // The set follows a length of four bytes.
-            KVM_SET_SIGNAL_MASK => {
-                let signal = crate::ioctls::watch::SIGNAL as usize - 1;
-                bytes.resize(12, 0);
-                bytes[4 + signal / 8] &= !(1 << (signal % 8));
-            }
-            _ => {}
         }
     }
 
@@ -285,7 +286,7 @@ impl<'a> Session<'a> {
         self.places.load(CODE as usize, program);
         let at = self
             .places
-            .put(KvmSregs::default().as_bytes(), &mut Rng::with_seed(5));
+            .put(KvmSregs::default().as_bytes(), &mut Rng::with_seed(5), 0);
         if self.call(vcpu, KVM_GET_SREGS, at).is_none() {
             return;
         }
@@ -354,4 +355,67 @@ impl<'a> Session<'a> {
 fn adopt_closed(fd: RawFd) -> Option<OwnedFd> {
     front::closing(fd);
     adopt_raw(fd)
+}
+
+/// Keeps the harness out of the guest's reach, and its signal unmasked.
+fn tame(places: &Places, request: u32, bytes: &mut Vec<u8>) {
+    match request {
+        KVM_SET_USER_MEMORY_REGION => {
+            if let Ok((region, _)) = KvmUserspaceMemoryRegion::mut_from_prefix(bytes) {
+                (region.userspace_addr, region.memory_size) =
+                    places.confine(region.userspace_addr, region.memory_size);
+            }
+        }
+        KVM_SET_USER_MEMORY_REGION2 => {
+            if let Ok((region, _)) = KvmUserspaceMemoryRegion2::mut_from_prefix(bytes) {
+                (region.userspace_addr, region.memory_size) =
+                    places.confine(region.userspace_addr, region.memory_size);
+            }
+        }
+        // The set follows a length of four bytes.
+        KVM_SET_SIGNAL_MASK => {
+            let signal = crate::ioctls::watch::SIGNAL as usize - 1;
+            bytes.resize(12, 0);
+            bytes[4 + signal / 8] &= !(1 << (signal % 8));
+        }
+        _ => {}
+    }
+}
+
+/// Another thread of the client, which makes any request but KVM_RUN on what there was when it began. Says how many it made.
+fn disturb(places: &Places, fds: Vec<(Level, RawFd)>, seed: u64, done: &AtomicBool) -> u64 {
+    let (mut rng, known) = (Rng::with_seed(seed), Known::new());
+    let mut calls = 0;
+    while !done.load(Relaxed) && !fds.is_empty() {
+        let (level, fd) = fds[rng.usize(..fds.len())];
+        let row = &IOCTLS[rng.usize(..IOCTLS.len())];
+        let makes = [
+            KVM_CREATE_VM,
+            KVM_CREATE_VCPU,
+            KVM_CREATE_DEVICE,
+            KVM_GET_STATS_FD,
+            KVM_CREATE_GUEST_MEMFD,
+        ];
+        if row.request == KVM_RUN || makes.contains(&row.request) || !row.archs(level).contains(Archs::X86) {
+            continue;
+        }
+        let mut maker = Maker {
+            rng: &mut rng,
+            places,
+            fds: &[-1],
+            known: &known,
+        };
+        let arg = match maker.argument(row) {
+            None => maker.value(row),
+            Some(mut bytes) => {
+                tame(places, row.request, &mut bytes);
+                places.put(&bytes, &mut rng, 1)
+            }
+        };
+        // What it answers depends on the other thread.
+        let _ = front::ioctl(fd, row.request, arg);
+        calls += 1;
+        std::thread::yield_now();
+    }
+    calls
 }

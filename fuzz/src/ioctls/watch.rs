@@ -62,7 +62,7 @@ fn watch(shared: &Shared, thread: ThreadId) {
     loop {
         std::thread::sleep(PATIENCE / 2);
         let call = shared.call.load(Relaxed);
-        if call != last.0 || call % 2 == 0 {
+        if call != last.0 || call.is_multiple_of(2) {
             last = (call, Instant::now());
             continue;
         }
