@@ -244,10 +244,16 @@ fn build(source: &Path, arch: &str) -> Result<PathBuf> {
     // Our own make and cargo may have said how many jobs there are.
     make.env_remove("MAKEFLAGS").env_remove("MFLAGS");
     for command in [&mut configure, &mut make] {
-        let output = command.output().with_context(|| format!("starting {command:?}"))?;
+        let output = command
+            .output()
+            .with_context(|| format!("starting {command:?}"))?;
         // Compilers have much to say of what is none of our business.
         if !output.status.success() {
-            bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "{command:?}: {}\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
     Ok(place)

@@ -160,7 +160,7 @@ impl Blocks {
             // Longer than 15 bytes.
             return Err(Fault::GP0.into());
         }
-        let size = found.len();
+        let size = found.size();
         let own = &bytes[found.skipped..];
         let decoded = Decoded {
             ops: vec![decode::operation(
@@ -221,7 +221,7 @@ fn decode_ops(core: &mut Core, bytes: &[u8]) -> Decoded {
         let own = &window[found.skipped..];
         let start = (len + found.skipped) as u16;
         ops.push(decode::operation(core, &found.instr, own, base, start));
-        len += found.len();
+        len += found.size();
         if decode::ends_block(&found.instr) {
             return Decoded {
                 ops,

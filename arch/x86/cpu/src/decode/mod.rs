@@ -46,7 +46,7 @@ pub struct Decoded {
 
 impl Decoded {
     /// Bytes of all of it, at least one.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.skipped + self.instr.len().max(1)
     }
 }
