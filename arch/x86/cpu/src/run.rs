@@ -63,6 +63,14 @@ pub enum Ended {
     Stopped(Stop),
 }
 
+/// What there was in an instruction's place, and whether that leaves the processor.
+enum Instead {
+    /// Code to be decoded: nothing was executed.
+    Looking(Option<Leave>),
+    /// The delivery of an event.
+    Event(Option<Leave>),
+}
+
 /// Something faster than this interpreter, for the blocks that it takes.
 pub trait Tier {
     /// Executes guest code from the block at RIP on, or nothing: `None` leaves the block to the interpreter. What ends it
@@ -141,7 +149,7 @@ impl Cpu {
         }
         match self.find_carefully(world) {
             Ok(index) => self.careful_step(index, world),
-            Err(leave) => leave,
+            Err(Instead::Looking(leave) | Instead::Event(leave)) => leave,
         }
     }
 
@@ -150,7 +158,8 @@ impl Cpu {
     pub fn run_one(&mut self, world: &mut dyn World) -> Option<Leave> {
         match self.find_carefully(world) {
             Ok(index) => self.careful_step(index, world),
-            Err(leave) => leave.or(Some(Leave::Kicked)),
+            Err(Instead::Looking(leave)) => leave.or(Some(Leave::Kicked)),
+            Err(Instead::Event(leave)) => leave,
         }
     }
 
@@ -199,20 +208,21 @@ impl Cpu {
 
     /// The block at RIP, after its breakpoints; `Err` if something came before it.
     #[cold]
-    fn find_carefully(&mut self, world: &mut dyn World) -> Result<u32, Option<Leave>> {
+    fn find_carefully(&mut self, world: &mut dyn World) -> Result<u32, Instead> {
         let core = &mut self.core;
         if !core.state.flags.has(flags::RF) && !core.state.interruptibility.mov_ss_shadow {
             let hits = core.code_breakpoints();
             if hits != 0 {
-                return Err(self.debug_exception(hits, world));
+                return Err(Instead::Event(self.debug_exception(hits, world)));
             }
         }
         match self.blocks.find(core, world) {
             Ok(index) if core.attention.0 == 0 => Ok(index),
-            Ok(_) => Err(self.settle(Ended::Stopped(Stop::Again), world)),
-            Err(stop) => Err(self
-                .settle(Ended::Stopped(stop), world)
-                .or_else(|| self.open_window())),
+            Ok(_) => Err(Instead::Looking(self.settle(Ended::Stopped(Stop::Again), world))),
+            Err(stop) => Err(Instead::Event(
+                self.settle(Ended::Stopped(stop), world)
+                    .or_else(|| self.open_window()),
+            )),
         }
     }
 
