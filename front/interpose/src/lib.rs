@@ -210,6 +210,19 @@ fn close_ours(fd: RawFd) {
     }
 }
 
+/// A descriptor of which [`closing`] was told is closed now. A request that another thread made on it meanwhile may have brought
+/// the number back.
+#[inline]
+pub fn closed(fd: RawFd) {
+    if files().is_some_and(|files| files.is_ours(fd))
+        && let Some(files) = own_files()
+    {
+        // The number may also be a new descriptor's by now: the kernel is asked.
+        let _work = Shield::enter();
+        files.identify(fd);
+    }
+}
+
 /// Descriptors from `first` to `last` are about to be closed.
 pub fn closing_range(first: RawFd, last: RawFd) {
     if let Some(files) = own_files() {
@@ -239,6 +252,25 @@ fn dup_ours(old: RawFd, new: RawFd) {
 mod tests {
     use super::*;
     use ring3_uapi::ioctl::{KVM_CREATE_VM, KVM_GET_API_VERSION};
+
+    #[test]
+    fn a_request_while_a_descriptor_is_closed_keeps_nothing() {
+        let fd = open_device(CloseOnExec::Yes).expect("a memfd can be made");
+        let other = ring3_host::fd::dup_raw(fd).expect("it is open");
+        let number = std::os::fd::AsRawFd::as_raw_fd(&other);
+        duped(fd, number);
+        closing(number);
+        // Another thread's, before the kernel closes it.
+        assert_eq!(ioctl(number, KVM_GET_API_VERSION, 0), Some(Ok(12)));
+        drop(other);
+        closed(number);
+        assert_eq!(kind(number), None);
+        assert_eq!(kind(fd), Some(FileKind::System));
+        closed(fd);
+        assert_eq!(kind(fd), Some(FileKind::System), "it is open");
+        closing(fd);
+        drop(ring3_host::fd::adopt_raw(fd));
+    }
 
     #[test]
     fn a_device_answers_until_it_is_closed() {

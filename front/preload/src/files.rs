@@ -166,7 +166,9 @@ macro_rules! closes {
         pub extern "C" fn $name(fd: c_int) -> c_int {
             ring3_interpose::closing(fd);
             // SAFETY: the client's own call, passed on as it is.
-            passed(unsafe { libc::syscall(libc::SYS_close, fd) })
+            let result = passed(unsafe { libc::syscall(libc::SYS_close, fd) });
+            keeping_errno(|| ring3_interpose::closed(fd));
+            result
         }
     )*};
 }

@@ -59,8 +59,6 @@ pub struct Session<'a> {
     /// For irqfd and ioeventfd.
     events: Vec<OwnedFd>,
     known: Known,
-    /// Whether no other thread uses the descriptors.
-    alone: bool,
     pub calls: u64,
     pub succeeded: u64,
 }
@@ -74,7 +72,6 @@ impl<'a> Session<'a> {
             objects: Vec::new(),
             events: vec![eventfd()?, eventfd()?],
             known: Known::new(),
-            alone: true,
             calls: 0,
             succeeded: 0,
         })
@@ -86,9 +83,7 @@ impl<'a> Session<'a> {
         if self.rng.u8(..4) != 0 {
             self.go_on(calls);
         } else {
-            // As a client with two threads; it cannot be repeated exactly. Nothing is closed meanwhile: where a close meets a
-            // request on the same number, a number may stay in the table, and keep the VM.
-            self.alone = false;
+            // As a client whose threads do not know of each other; it cannot be repeated exactly.
             let fds = self
                 .objects
                 .iter()
@@ -113,8 +108,8 @@ impl<'a> Session<'a> {
     fn go_on(&mut self, calls: u64) {
         while self.calls < calls {
             match self.rng.u8(..128) {
-                0 if self.alone => self.close_one(),
-                1 if self.alone => self.duplicate(),
+                0 => self.close_one(),
+                1 => self.duplicate(),
                 2 | 3 => self.new_guest(),
                 4..34 => self.enter(),
                 _ => self.any(),
@@ -200,8 +195,8 @@ impl<'a> Session<'a> {
                     self.add(Level::Device, made.fd as RawFd);
                 }
             }
-            (_, KVM_GET_STATS_FD) => drop(adopt_closed(result as RawFd)),
-            (Level::Vm, KVM_CREATE_GUEST_MEMFD) => drop(adopt_closed(result as RawFd)),
+            (_, KVM_GET_STATS_FD) => close(result as RawFd),
+            (Level::Vm, KVM_CREATE_GUEST_MEMFD) => close(result as RawFd),
             _ => {}
         }
         Some(result)
@@ -347,14 +342,15 @@ impl<'a> Session<'a> {
             return;
         }
         let object = self.objects.swap_remove(self.rng.usize(..self.objects.len()));
-        self.watch.during(|| drop(adopt_closed(object.fd)));
+        self.watch.during(|| close(object.fd));
     }
 }
 
-/// The descriptor, closed as a client closes it once this is dropped.
-fn adopt_closed(fd: RawFd) -> Option<OwnedFd> {
+/// Closes a descriptor as the preload library does for a client.
+fn close(fd: RawFd) {
     front::closing(fd);
-    adopt_raw(fd)
+    drop(adopt_raw(fd));
+    front::closed(fd);
 }
 
 /// Keeps the harness out of the guest's reach, and its signal unmasked.
@@ -382,7 +378,8 @@ fn tame(places: &Places, request: u32, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Another thread of the client, which makes any request but KVM_RUN on what there was when it began. Says how many it made.
+/// Another thread of the client, which makes any request but KVM_RUN on what there was when it began, be it closed or not. Says
+/// how many it made.
 fn disturb(places: &Places, fds: Vec<(Level, RawFd)>, seed: u64, done: &AtomicBool) -> u64 {
     let (mut rng, known) = (Rng::with_seed(seed), Known::new());
     let mut calls = 0;
