@@ -3,7 +3,8 @@
 //! They are bare guests, each a kernel of its own, and licensed under the GPL: `RING3_KVM_UNIT_TESTS` says where a checkout is, and
 //! without it nothing is run. Every configuration of its `x86/unittests.cfg` is run as its own runner does, those that it leaves
 //! out by default too; the ones for i386 from a second build. `tests/upstream/kvm-unit-tests.toml` has the reason for each that
-//! does not pass. `RING3_QEMU` names another QEMU than the newest on `PATH`.
+//! does not pass. `RING3_QEMU` names another QEMU than the newest on `PATH`; on a machine that is slow or has other work,
+//! `RING3_E2E_SLOWNESS` gives the tests more time than their own runner does.
 //!
 //! The parameters of Linux's module that tests make use of are on, as far as ring3 has them.
 
