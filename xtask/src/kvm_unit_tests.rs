@@ -36,7 +36,7 @@ const PARAMETERS: (&str, &str) = (
 
 /// The files that configurations ask for, as ring3 behaves. Others are read from the machine.
 const MODULE: [(&str, &str); 5] = [
-    ("/sys/module/kvm/parameters/enable_pmu", "N"),
+    ("/sys/module/kvm/parameters/enable_pmu", "Y"),
     ("/sys/module/kvm/parameters/enable_vmware_backdoor", "Y"),
     ("/sys/module/kvm/parameters/ignore_msrs", "N"),
     ("/sys/module/kvm_intel/parameters/allow_smaller_maxphyaddr", "Y"),

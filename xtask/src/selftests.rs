@@ -4,6 +4,7 @@
 //! pass. All test programs for x86 are built, against the source's own headers, and linked dynamically, as they are
 //! by default. The one test that is a shell script, of huge pages, is not run: it reconfigures the machine.
 
+use std::arch::x86_64::__cpuid;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -54,6 +55,8 @@ const LIBRARY: &str = "uuid-dev";
 struct Source {
     package: String,
     suite: String,
+    /// As CPUID names the maker of the processors on which the list was made.
+    maker: String,
 }
 
 pub fn run(filter: Option<&str>) -> Result<Tally> {
@@ -84,6 +87,12 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
                     let started = std::time::Instant::now();
                     let limit = expectations.seconds(name).unwrap_or(LIMIT);
                     let result = under_ring3(&ring3, &place, name, limit);
+                    let result = if result.is_err() && !expectations.is_listed(name) {
+                        println!("test {name} ... did not pass, and is tried again");
+                        under_ring3(&ring3, &place, name, limit)
+                    } else {
+                        result
+                    };
                     let took = minutes(started.elapsed());
                     let mut tally = results.lock().unwrap_or_else(|broken| broken.into_inner());
                     println!(
@@ -94,7 +103,17 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
             });
         }
     });
+    if filter.is_none() && source.maker != maker() {
+        tally.forgive(&format!("the list is of {} processors", source.maker));
+    }
     Ok(tally)
+}
+
+/// The maker of this host's processors.
+fn maker() -> String {
+    let leaf = __cpuid(0);
+    let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat();
+    String::from_utf8_lossy(&name).into_owned()
 }
 
 fn skipped(why: &str) -> Tally {

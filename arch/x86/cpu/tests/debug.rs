@@ -37,6 +37,27 @@ fn int3_goes_to_the_client_that_asked_and_leaves_rip_at_it() {
 }
 
 #[test]
+fn a_breakpoint_on_its_own_handler_is_one_step_each_time() {
+    let mut m = Machine::long();
+    m.vector64(DB.into(), 0x1000, 0x8e, 0);
+    m.code(64, 0x1000, |a| a.nop());
+    m.state().dr[0] = 0x1000;
+    m.state().dr7 = enabled(0, 0, 0);
+    m.cpu.core.refresh();
+    let before = m.state().gpr[RSP];
+    let mut delivered = 0;
+    for _ in 0..8 {
+        // Nothing is executed where code has to be decoded first.
+        match m.cpu.run_one(&mut m.world) {
+            None => delivered += 1,
+            other => assert_eq!(other, Some(Leave::Kicked)),
+        }
+    }
+    assert!(delivered >= 7, "{delivered}");
+    assert!(m.state().gpr[RSP] < before);
+}
+
+#[test]
 fn int3_goes_to_the_guest_otherwise() {
     let mut m = Machine::long();
     m.vector64(3, 0x5000, 0x8e, 0);
