@@ -9,6 +9,7 @@ mod events;
 mod exits;
 mod irq;
 mod memory;
+mod old;
 mod pmu;
 mod private;
 mod pv;

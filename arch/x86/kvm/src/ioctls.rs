@@ -36,10 +36,7 @@ pub const SYSTEM: &[(u32, OnSystem)] = &[
 pub const VM: &[(u32, OnVm)] = &[
     (KVM_SET_TSS_ADDR, |vm, arg| set_tss_addr(vm, arg.address())),
     (KVM_SET_IDENTITY_MAP_ADDR, set_identity_map_addr),
-    (KVM_SET_NR_MMU_PAGES, |vm, arg| set_mmu_pages(vm, arg.address())),
-    (KVM_GET_NR_MMU_PAGES, |vm, _| {
-        Ok(vm.arch().settings.mmu_pages.load(Relaxed) as i64)
-    }),
+    (KVM_SET_NR_MMU_PAGES, |_, arg| set_mmu_pages(arg.address())),
     (KVM_CREATE_IRQCHIP, |vm, _| chips::create_irqchip(vm)),
     (KVM_GET_IRQCHIP, |vm, arg| chips::get_irqchip(vm, arg)),
     (KVM_SET_IRQCHIP, |vm, arg| chips::set_irqchip(vm, arg)),
@@ -161,11 +158,11 @@ fn set_identity_map_addr(vm: &Arc<X86Vm>, arg: UserPtr) -> Result<i64, Errno> {
     Ok(0)
 }
 
-fn set_mmu_pages(vm: &X86Vm, pages: u64) -> Result<i64, Errno> {
+/// KVM_SET_NR_MMU_PAGES: there are no shadow page tables to be limited.
+fn set_mmu_pages(pages: u64) -> Result<i64, Errno> {
     if pages < 64 {
         return Err(Errno::EINVAL);
     }
-    vm.arch().settings.mmu_pages.store(pages, Relaxed);
     Ok(0)
 }
 

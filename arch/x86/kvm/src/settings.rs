@@ -45,8 +45,6 @@ pub struct Settings {
     /// KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR: kept for the record, nothing is placed there.
     pub tss_addr: AtomicU64,
     pub identity_map_addr: AtomicU64,
-    /// KVM_SET_NR_MMU_PAGES; zero means the default.
-    pub mmu_pages: AtomicU64,
     /// Those in force when the VM was made.
     pub parameters: Parameters,
 }
@@ -71,7 +69,6 @@ impl Default for Settings {
             boot_cpu_id: AtomicU32::new(0),
             tss_addr: AtomicU64::new(0),
             identity_map_addr: AtomicU64::new(0xfffb_c000),
-            mmu_pages: AtomicU64::new(0),
             parameters: Parameters::in_force(),
         }
     }

@@ -117,6 +117,7 @@ fn pit(vm: &X86Vm) -> Result<&Arc<PitTimer>, Errno> {
 }
 
 pub fn get_pit(vm: &X86Vm, arg: UserPtr) -> Result<i64, Errno> {
+    let _: KvmPitState = arg.read()?;
     arg.write(&pit(vm)?.state())?;
     Ok(0)
 }

@@ -1,0 +1,110 @@
+//! Requests that few clients make any more, and those of what is not there.
+
+use crate::*;
+use ring3_uapi::KvmDeviceAttr;
+use ring3_uapi::device::{KVM_DEV_TYPE_VFIO, KVM_DEV_VFIO_FILE, KVM_DEV_VFIO_FILE_ADD};
+use ring3_uapi::ioctl::*;
+use ring3_uapi::x86::*;
+
+#[test]
+fn the_timer_without_flags() {
+    let Some(vm) = vm() else { return };
+    let mut state = KvmPitState::default();
+    let at = &raw mut state as u64;
+    for request in [KVM_GET_PIT, KVM_SET_PIT] {
+        assert_eq!(vm.raw(request, at), Err(Errno::ENXIO), "there is none");
+        assert_eq!(vm.raw(request, NOWHERE), Err(Errno::EFAULT));
+    }
+    assert_eq!(
+        vm.raw(KVM_CREATE_PIT, 0),
+        Err(Errno::ENOENT),
+        "nowhere to interrupt"
+    );
+    vm.create_irqchip().unwrap();
+    assert_eq!(vm.raw(KVM_CREATE_PIT, 0), Ok(0));
+    assert_eq!(vm.raw(KVM_CREATE_PIT, 0), Err(Errno::EEXIST));
+    assert_eq!(vm.raw(KVM_GET_PIT, at), Ok(0));
+    state.channels[1].mode = 2;
+    state.channels[1].count = 0x1234;
+    assert_eq!(vm.raw(KVM_SET_PIT, at), Ok(0));
+    let mut back = KvmPitState::default();
+    assert_eq!(vm.raw(KVM_GET_PIT, &raw mut back as u64), Ok(0));
+    assert_eq!((back.channels[1].mode, back.channels[1].count), (2, 0x1234));
+    assert_eq!(vm.raw(KVM_GET_PIT, NOWHERE), Err(Errno::EFAULT));
+}
+
+#[test]
+fn pages_for_shadow_tables() {
+    let Some(vm) = vm() else { return };
+    assert_eq!(vm.raw(KVM_SET_NR_MMU_PAGES, 63), Err(Errno::EINVAL));
+    assert_eq!(vm.raw(KVM_SET_NR_MMU_PAGES, 64), Ok(0));
+    // Linux forgot how to tell.
+    let told = vm.raw(KVM_GET_NR_MMU_PAGES, 0);
+    assert!(
+        back_end() == BackEnd::Device || told == Err(Errno::ENOTTY),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn there_is_no_nested_guest() {
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let mut state = KvmNestedState::default();
+    let at = &raw mut state as u64;
+    if vcpu.raw(KVM_GET_NESTED_STATE, at) == Err(Errno::EINVAL) {
+        eprintln!("skipped: there_is_no_nested_guest: not served");
+        return;
+    }
+    assert_eq!(vcpu.raw(KVM_GET_NESTED_STATE, at), Err(Errno::E2BIG), "no room");
+    assert!(state.size as usize >= size_of::<KvmNestedState>());
+    assert_eq!(vcpu.raw(KVM_GET_NESTED_STATE, NOWHERE), Err(Errno::EFAULT));
+    let mut room = vec![0u64; 0x4000 / 8];
+    room[0] = 0x4000 << 32;
+    let at = room.as_mut_ptr() as u64;
+    assert_eq!(vcpu.raw(KVM_GET_NESTED_STATE, at), Ok(0));
+    assert_eq!(vcpu.raw(KVM_SET_NESTED_STATE, at), Ok(0));
+    room[0] |= 0xfffe << 16;
+    assert_eq!(
+        vcpu.raw(KVM_SET_NESTED_STATE, at),
+        Err(Errno::EINVAL),
+        "no such format"
+    );
+    assert_eq!(vcpu.raw(KVM_SET_NESTED_STATE, NOWHERE), Err(Errno::EFAULT));
+}
+
+#[test]
+fn attributes_of_a_device() {
+    let Some(vm) = vm() else { return };
+    if vm.has_device(KVM_DEV_TYPE_VFIO).is_err() {
+        eprintln!("skipped: attributes_of_a_device: no VFIO device");
+        return;
+    }
+    let device = vm.create_device(KVM_DEV_TYPE_VFIO).unwrap();
+    let nothing = -1i32;
+    let ask = |request, group, attr| {
+        let attr = KvmDeviceAttr {
+            flags: 0,
+            group,
+            attr,
+            addr: &raw const nothing as u64,
+        };
+        device.raw(request, &raw const attr as u64)
+    };
+    assert_eq!(
+        ask(KVM_HAS_DEVICE_ATTR, KVM_DEV_VFIO_FILE, KVM_DEV_VFIO_FILE_ADD),
+        Ok(0)
+    );
+    assert_eq!(
+        ask(KVM_SET_DEVICE_ATTR, KVM_DEV_VFIO_FILE, KVM_DEV_VFIO_FILE_ADD),
+        Err(Errno::EBADF)
+    );
+    assert_eq!(
+        ask(KVM_GET_DEVICE_ATTR, KVM_DEV_VFIO_FILE, KVM_DEV_VFIO_FILE_ADD),
+        Err(Errno::EPERM)
+    );
+    for request in [KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE_ATTR] {
+        assert_eq!(ask(request, 99, 0), Err(Errno::ENXIO));
+        assert_eq!(device.raw(request, NOWHERE), Err(Errno::EFAULT));
+    }
+    assert_eq!(device.raw(KVM_CREATE_VCPU, 0), Err(Errno::ENOTTY));
+}
