@@ -34,7 +34,7 @@ impl Attention {
     /// comes before the block.
     pub const DECODED: u32 = 64;
     /// A locked operand was in two cache lines, and the caller asked to be told.
-    pub const BUS_LOCK: u32 = 128;
+    pub const BUS_LOCK: u32 = 512;
 }
 
 /// What the mode of operation means to decoding and execution; derived from the state by [`Core::refresh`].

@@ -58,14 +58,36 @@ fn instructions_come_and_go_with_cpuid() {
 }
 
 #[test]
-fn supervisor_state_is_not_saved_by_instructions_that_cpuid_never_offers() {
-    for (name, build) in [
-        ("xsaves", (|a| a.xsaves(ptr(0x6000))) as Build),
-        ("xrstors", |a| a.xrstors(ptr(0x6000))),
-        ("rsm", |a| a.rsm()),
-    ] {
-        let mut m = Machine::long();
-        m.state().cr4 |= CR4_OSXSAVE;
-        assert!(!runs(&mut m, build), "{name}");
-    }
+fn rsm_is_unknown_outside_of_its_mode() {
+    assert!(!runs(&mut Machine::long(), |a| a.rsm()));
+}
+
+#[test]
+fn xsaves_writes_what_xrstors_alone_reads() {
+    let area = 0x6000;
+    let mut m = Machine::long();
+    m.state().cr4 |= CR4_OSXSAVE;
+    m.state().xcr0 = 7;
+    m.code(64, 0x1000, |a| {
+        a.mov(rax, 7u64)?;
+        a.xor(edx, edx)?;
+        a.movq(xmm3, rax)?;
+        a.xsaves(ptr(area))?;
+        a.pxor(xmm3, xmm3)?;
+        a.xrstors(ptr(area))?;
+        a.movq(rbx, xmm3)?;
+        a.hlt()
+    });
+    m.halt();
+    assert_eq!(m.state().gpr[RBX], 7);
+    assert_eq!(
+        m.words(area + 512 + 8, 8, 1),
+        [1 << 63 | 7],
+        "the compacted format"
+    );
+    // The standard format is XRSTOR's.
+    m.world.poke64(area + 512 + 8, 0);
+    m.vector64(13, 0x5000, 0x8e, 0);
+    m.cpu.drop_all_code();
+    assert!(!runs(&mut m, |a| a.xrstors(ptr(0x6000))));
 }
