@@ -26,7 +26,7 @@ fn the_timer_without_flags() {
     assert_eq!(vm.raw(KVM_GET_PIT, at), Ok(0));
     state.channels[1].mode = 2;
     state.channels[1].count = 0x1234;
-    assert_eq!(vm.raw(KVM_SET_PIT, at), Ok(0));
+    assert_eq!(vm.raw(KVM_SET_PIT, &raw const state as u64), Ok(0));
     let mut back = KvmPitState::default();
     assert_eq!(vm.raw(KVM_GET_PIT, &raw mut back as u64), Ok(0));
     assert_eq!((back.channels[1].mode, back.channels[1].count), (2, 0x1234));
