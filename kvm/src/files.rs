@@ -118,17 +118,23 @@ impl Files {
         if !self.used.load(Ordering::Relaxed) {
             return None;
         }
-        let id = fd::identity_of_raw(fd).ok();
-        let found = id.and_then(|id| self.objects().get(&id).map(|object| Arc::clone(&object.file)));
-        match (&found, id) {
-            (Some(file), Some(id)) if !self.get(fd).is_some_and(|cached| Arc::ptr_eq(&cached, file)) => {
-                self.closed(fd);
-                self.note(fd, id, Arc::clone(file));
+        loop {
+            let id = fd::identity_of_raw(fd).ok();
+            let found = id.and_then(|id| self.objects().get(&id).map(|object| Arc::clone(&object.file)));
+            match (&found, id) {
+                (Some(file), Some(id)) if !self.get(fd).is_some_and(|cached| Arc::ptr_eq(&cached, file)) => {
+                    self.closed(fd);
+                    self.note(fd, id, Arc::clone(file));
+                    // Another thread may have closed it before it was noted: then nobody else would forget it.
+                    if fd::identity_of_raw(fd).ok() != Some(id) {
+                        continue;
+                    }
+                }
+                (None, _) if self.is_ours(fd) => self.closed(fd),
+                _ => {}
             }
-            (None, _) if self.is_ours(fd) => self.closed(fd),
-            _ => {}
+            return found;
         }
-        found
     }
 
     /// The ioctl system call on a descriptor that is ours. A panic costs the client the VM, not the process.
@@ -174,22 +180,9 @@ impl Files {
         entry.state.store(NOT_OURS, Ordering::Release);
         // Both are dropped at the end, after the table's lock.
         let _cached = entry.file.write().unwrap_or_else(PoisonError::into_inner).take();
-        let mut _gone = None;
         let mut objects = self.objects();
-        let id = objects
-            .iter()
-            .find(|(_, object)| object.fds.contains(&fd))
-            .map(|(id, _)| *id);
-        if let Some(id) = id {
-            let object = objects.get_mut(&id);
-            let last = object.is_some_and(|object| {
-                object.fds.retain(|&other| other != fd);
-                object.fds.is_empty()
-            });
-            if last {
-                _gone = objects.remove(&id);
-            }
-        }
+        let id = ids_of(&objects, fd).next();
+        let _gone = id.and_then(|id| without(&mut objects, id, fd));
         drop(objects);
     }
 
@@ -234,6 +227,14 @@ impl Files {
             return;
         };
         let mut objects = self.objects();
+        // A number stands for one object only, whatever threads that do not know of each other do.
+        let mut _gone = Vec::new();
+        for other in ids_of(&objects, fd)
+            .filter(|other| *other != id)
+            .collect::<Vec<_>>()
+        {
+            _gone.extend(without(&mut objects, other, fd));
+        }
         let object = objects.entry(id).or_insert_with(|| Object {
             file: Arc::clone(&file),
             fds: Vec::new(),
@@ -268,6 +269,23 @@ impl Files {
             (0..PART).map(|_| empty()).collect()
         });
         part.get(fd % PART)
+    }
+}
+
+/// The objects that a number stands for.
+fn ids_of(objects: &HashMap<FdId, Object>, fd: RawFd) -> impl Iterator<Item = FdId> {
+    let found = objects.iter().filter(move |(_, object)| object.fds.contains(&fd));
+    found.map(|(id, _)| *id)
+}
+
+/// Takes a number from an object, which is returned if it has no other.
+fn without(objects: &mut HashMap<FdId, Object>, id: FdId, fd: RawFd) -> Option<Object> {
+    let object = objects.get_mut(&id)?;
+    object.fds.retain(|&other| other != fd);
+    if object.fds.is_empty() {
+        objects.remove(&id)
+    } else {
+        None
     }
 }
 
