@@ -107,16 +107,7 @@ fn what_waits_is_woken() {
         exit => panic!("{exit:?}"),
     };
     for mp_state in [KVM_MP_STATE_HALTED, KVM_MP_STATE_AP_RESET_HOLD] {
-        let mut sregs = vcpu.get_sregs().unwrap();
-        (sregs.cs.base, sregs.cs.selector) = (0, 0);
-        vcpu.set_sregs(&sregs).unwrap();
-        let regs = KvmRegs {
-            rip: 0x1000,
-            rflags: 2,
-            rsp: 0x8000,
-            ..Default::default()
-        };
-        vcpu.set_regs(&regs).unwrap();
+        crate::run::start(&vcpu);
         let unmasked = vcpu.get_vcpu_events().unwrap();
         vcpu.set_vcpu_events(&KvmVcpuEvents {
             nmi: Default::default(),
@@ -202,16 +193,7 @@ fn nmis_that_wait_are_few() {
         .unwrap();
     ram.store(2 * 4, &0x2000u32).unwrap();
     vm.add_memory(0, 0, &ram, 0).unwrap();
-    let mut sregs = vcpu.get_sregs().unwrap();
-    (sregs.cs.base, sregs.cs.selector) = (0, 0);
-    vcpu.set_sregs(&sregs).unwrap();
-    let regs = KvmRegs {
-        rip: 0x1000,
-        rflags: 2,
-        rsp: 0x8000,
-        ..Default::default()
-    };
-    vcpu.set_regs(&regs).unwrap();
+    crate::run::start(&vcpu);
     let port_reached = || match vcpu.run() {
         Ok(VcpuExit::IoOut(io)) => io.port,
         exit => panic!("{exit:?}"),

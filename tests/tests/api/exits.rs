@@ -27,16 +27,7 @@ fn guest_after(prepare: impl FnOnce(&Vm), code: &[u8]) -> Option<(Vm, Vcpu, Memo
     let ram = memory(0x10000);
     ram.write(CODE as usize, code).unwrap();
     vm.add_memory(0, 0, &ram, 0).unwrap();
-    let mut sregs = vcpu.get_sregs().unwrap();
-    (sregs.cs.base, sregs.cs.selector) = (0, 0);
-    vcpu.set_sregs(&sregs).unwrap();
-    let regs = KvmRegs {
-        rip: CODE,
-        rflags: 2,
-        rsp: 0x8000,
-        ..Default::default()
-    };
-    vcpu.set_regs(&regs).unwrap();
+    crate::run::start(&vcpu);
     Some((vm, vcpu, ram))
 }
 

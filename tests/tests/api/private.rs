@@ -324,15 +324,7 @@ fn shared_memory_in_a_guest_memfd() {
     };
     vm.set_user_memory_region2(&region).unwrap();
     let vcpu = vm.create_vcpu(0).unwrap();
-    let mut sregs = vcpu.get_sregs().unwrap();
-    (sregs.cs.base, sregs.cs.selector) = (0, 0);
-    vcpu.set_sregs(&sregs).unwrap();
-    let regs = KvmRegs {
-        rip: CODE,
-        rflags: 2,
-        ..Default::default()
-    };
-    vcpu.set_regs(&regs).unwrap();
+    crate::run::start(&vcpu);
     assert_eq!(vcpu.run(), Ok(VcpuExit::Hlt));
     assert_eq!(theirs.load::<u8>(0x100), 7);
 }

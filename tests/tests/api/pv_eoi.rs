@@ -5,7 +5,6 @@ use crate::*;
 use ring3_client::VcpuExit;
 use ring3_uapi::KvmMsi;
 use ring3_uapi::x86::pv::MSR_KVM_PV_EOI_EN;
-use ring3_uapi::x86::*;
 
 const BYTE: u64 = 0x3000;
 const VECTOR: u8 = 0x41;
@@ -36,16 +35,7 @@ fn an_interrupt_ends_without_a_write_to_the_apic() {
     ];
     ram.write(0x2000, &handler).unwrap();
     ram.store(4 * usize::from(VECTOR), &0x2000u32).unwrap();
-    let mut sregs = vcpu.get_sregs().unwrap();
-    (sregs.cs.base, sregs.cs.selector) = (0, 0);
-    vcpu.set_sregs(&sregs).unwrap();
-    let regs = KvmRegs {
-        rip: CODE,
-        rflags: 2,
-        rsp: 0x8000,
-        ..Default::default()
-    };
-    vcpu.set_regs(&regs).unwrap();
+    crate::run::start(&vcpu);
     let base = vcpu.get_msr(APIC_BASE).unwrap();
     assert_eq!(vcpu.set_msr(APIC_BASE, base | 1 << 10), OK, "x2APIC mode");
     assert_eq!(vcpu.set_msr(SVR, 0x1ff), OK);

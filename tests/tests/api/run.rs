@@ -9,12 +9,8 @@ use ring3_uapi::x86::*;
 
 pub const CODE: u64 = 0x1000;
 
-/// A guest of 64 KiB in real mode, about to execute `code`.
-pub fn guest(code: &[u8]) -> Option<(Vm, Vcpu, Memory)> {
-    let (vm, vcpu) = vcpu()?;
-    let ram = memory(0x10000);
-    ram.write(CODE as usize, code).unwrap();
-    vm.add_memory(0, 0, &ram, KVM_MEM_LOG_DIRTY_PAGES).unwrap();
+/// Has the vCPU execute what is at [`CODE`], in real mode, with a stack.
+pub fn start(vcpu: &Vcpu) {
     let mut sregs = vcpu.get_sregs().unwrap();
     (sregs.cs.base, sregs.cs.selector) = (0, 0);
     vcpu.set_sregs(&sregs).unwrap();
@@ -25,6 +21,15 @@ pub fn guest(code: &[u8]) -> Option<(Vm, Vcpu, Memory)> {
         ..Default::default()
     })
     .unwrap();
+}
+
+/// A guest of 64 KiB in real mode, about to execute `code`.
+pub fn guest(code: &[u8]) -> Option<(Vm, Vcpu, Memory)> {
+    let (vm, vcpu) = vcpu()?;
+    let ram = memory(0x10000);
+    ram.write(CODE as usize, code).unwrap();
+    vm.add_memory(0, 0, &ram, KVM_MEM_LOG_DIRTY_PAGES).unwrap();
+    start(&vcpu);
     Some((vm, vcpu, ram))
 }
 

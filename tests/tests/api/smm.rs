@@ -225,16 +225,7 @@ fn messages_bring_smis_and_inits_wait() {
     top.write(0xff0, &[0xe6, 0x30]).unwrap();
     vm.add_memory(1, 0xffff_f000, &top, 0).unwrap();
     let _smram = smram(&vm, &vcpu, &REPORT);
-    let mut sregs = vcpu.get_sregs().unwrap();
-    (sregs.cs.base, sregs.cs.selector) = (0, 0);
-    vcpu.set_sregs(&sregs).unwrap();
-    vcpu.set_regs(&KvmRegs {
-        rip: CODE,
-        rflags: 2,
-        rsp: 0x8000,
-        ..Default::default()
-    })
-    .unwrap();
+    crate::run::start(&vcpu);
     let message = |mode: u32| {
         let msi = KvmMsi {
             address_lo: 0xfee0_0000,
@@ -274,15 +265,7 @@ fn a_halted_processor_is_woken() {
     ram.write(CODE as usize, &[0xf4, 0xe6, 0x10]).unwrap();
     vm.add_memory(0, 0, &ram, 0).unwrap();
     let _smram = smram(&vm, &vcpu, &REPORT);
-    let mut sregs = vcpu.get_sregs().unwrap();
-    (sregs.cs.base, sregs.cs.selector) = (0, 0);
-    vcpu.set_sregs(&sregs).unwrap();
-    let regs = KvmRegs {
-        rip: CODE,
-        rflags: 2,
-        ..Default::default()
-    };
-    vcpu.set_regs(&regs).unwrap();
+    crate::run::start(&vcpu);
     let halted = KvmMpState {
         mp_state: KVM_MP_STATE_HALTED,
     };
