@@ -14,7 +14,7 @@ pub mod msrs;
 
 use ring3_host::addr::GuestPhys;
 use ring3_host::mem::HostFault;
-use ring3_host::time::{Monotonic, host_tsc, monotonic_now, thread_cpu_ns, thread_delay_ns, tsc_khz};
+use ring3_host::time::{host_tsc, thread_cpu_ns, thread_delay_ns, tsc_khz};
 use ring3_kvm::memory::{Lines, SlotPage};
 use ring3_kvm::vcpu::Polling;
 use ring3_uapi::x86::pv::{KVM_MSR_ENABLED, KVM_STEAL_RESERVED_MASK, KVM_VCPU_FLUSH_TLB, KVM_VCPU_PREEMPTED};
@@ -29,7 +29,7 @@ const PREEMPTED: usize = 16;
 const SIZE: usize = 64;
 
 /// Time after which it is counted anew: asking for it is several system calls.
-const WINDOW_NS: u64 = 10_000_000;
+const WINDOW_US: u64 = 10_000;
 
 /// Time outside of KVM_RUN after which it is counted anew.
 const ABSENCE_US: u64 = 100;
@@ -50,14 +50,20 @@ pub struct Steal {
     counted: Counted,
 }
 
-/// Up to where time was counted, in nanoseconds.
+/// Up to where time was counted, in nanoseconds but for `at`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
-    at: Monotonic,
+    /// In ticks of the host, which are read faster than its clocks.
+    at: u64,
     /// What the thread waited for a processor, if that is known.
     delay: Option<u64>,
     guest: u64,
     processor: u64,
+}
+
+/// Whether it is so many microseconds since the host's counter stood there.
+fn is_past(ticks: u64, us: u64) -> bool {
+    host_tsc().wrapping_sub(ticks) >= us * u64::from(tsc_khz()) / 1000
 }
 
 /// Whether another vCPU asked for a flush of the TLB.
@@ -101,8 +107,7 @@ impl Steal {
     /// KVM_RUN begins.
     pub fn entered(&mut self) {
         if self.is_enabled() {
-            let ticks = host_tsc().wrapping_sub(self.returned);
-            self.was_absent = ticks > ABSENCE_US * u64::from(tsc_khz()) / 1000;
+            self.was_absent = is_past(self.returned, ABSENCE_US);
         }
     }
 
@@ -114,7 +119,7 @@ impl Steal {
     }
 
     fn window_is_over(&self) -> bool {
-        monotonic_now().since(self.counted.at) >= WINDOW_NS
+        is_past(self.counted.at, WINDOW_US)
     }
 }
 
@@ -163,7 +168,7 @@ pub fn going(vcpu: &X86Vcpu, unit: &mut Unit) {
 /// The vCPU is about to run, in guest mode: the record says so from now on, and what was stolen.
 pub fn back(vcpu: &X86Vcpu, unit: &mut Unit) -> TlbFlush {
     let now = Counted {
-        at: monotonic_now(),
+        at: host_tsc(),
         delay: thread_delay_ns(),
         guest: vcpu.stats().guest_ns.get(),
         processor: thread_cpu_ns(),
