@@ -15,6 +15,8 @@ pub struct BareWorld {
     /// answers it has found on this attempt.
     answers: Vec<u64>,
     found: usize,
+    /// RIP of each instruction that is done with such a read, or with a write.
+    pub retired_at: Vec<u64>,
 }
 
 impl BareWorld {
@@ -34,6 +36,7 @@ impl BareWorld {
             high: TestWorld::new(high),
             answers: Vec::new(),
             found: 0,
+            retired_at: Vec::new(),
         }
     }
 
@@ -150,9 +153,11 @@ impl Memory for BareWorld {
         memory.code_written(at, len)
     }
 
-    fn retired(&mut self) {
+    fn retired(&mut self, at: u64) -> Posted {
+        self.retired_at.push(at);
         self.answers.clear();
         self.found = 0;
+        Posted::Done
     }
 }
 

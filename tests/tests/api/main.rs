@@ -19,6 +19,7 @@ mod run;
 mod smm;
 mod stats;
 mod system;
+mod vapic;
 
 use ring3_client::{Errno, Kvm, Memory, Vcpu, Vm};
 

@@ -114,6 +114,24 @@ fn writes_in_a_hot_loop() {
 }
 
 #[test]
+fn the_instruction_behind_an_access_is_told() {
+    on_every_tier(|m| {
+        prepare(m);
+        m.code(START, |a| {
+            repeat(a, 30, |a| {
+                a.mov(rax, qword_ptr(rdi))?;
+                a.nop()?;
+                a.mov(qword_ptr(rdi), rbx)
+            })
+        });
+        serve(m, 0);
+        // Behind a move of five bytes, and one byte apart.
+        let (read, write) = (START + 5, START + 9);
+        assert_eq!(m.world.retired_at, [read, write].repeat(30));
+    });
+}
+
+#[test]
 fn operands_half_in_memory() {
     // Four bytes in memory, the others the device's.
     let accesses: [(&str, Build); 8] = [

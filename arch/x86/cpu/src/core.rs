@@ -95,6 +95,8 @@ pub struct Core {
     pub context: u8,
     pub mmu: Mmu,
     pub attention: Attention,
+    /// RIP of the instruction that retired with a wish for attention last.
+    pub attended: u64,
     pub windows: Windows,
     /// What decoding takes for granted; see [`crate::Cpu::set_features`].
     pub features: Features,
@@ -150,6 +152,7 @@ impl Core {
             context: 0,
             mmu: Mmu::new(),
             attention: Attention::default(),
+            attended: 0,
             windows: Windows::default(),
             features: Features::default(),
             forced_emulation: Prefix::default(),

@@ -5,7 +5,7 @@ use crate::core::Attention;
 use crate::event::{Event, Undeliverable};
 use crate::op::Op;
 use crate::state::{DR6_BD, DR6_BS, DR7_ENABLES, Interruptibility, RIP_SLOT, flags};
-use crate::world::World;
+use crate::world::{Posted, World};
 use crate::{Core, Fault, Features, Step, Stop, Vector};
 use iced_x86::Code;
 use ring3_host::addr::GuestPhys;
@@ -280,8 +280,9 @@ impl Cpu {
             }
         }
         let paused = matches!(ended, Ended::Stopped(Stop::Pause));
-        if has(Attention::RETIRED) && !paused {
-            world.retired();
+        let mut posted = has(Attention::POSTED);
+        if (posted || has(Attention::RETIRED)) && !paused {
+            posted |= world.retired(core.attended) == Posted::Pause;
         }
         let mut leave = match ended {
             Ended::Retired | Ended::Stopped(Stop::Again) => None,
@@ -293,7 +294,7 @@ impl Cpu {
             let hits = std::mem::take(&mut self.core.debug_status);
             leave = self.debug_exception(hits, world);
         }
-        if has(Attention::POSTED) {
+        if posted {
             return Some(leave.unwrap_or(Leave::Paused));
         }
         if has(Attention::HALT) {
@@ -495,6 +496,7 @@ fn execute(core: &mut Core, block: &Block, world: &mut dyn World, limit: usize) 
         match (op.run)(core, op, world) {
             Ok(()) => {
                 if core.attention.0 != 0 {
+                    core.attended = core.mask_rip(base.wrapping_add(u64::from(op.start)));
                     if done + 1 < block.ops.len() || !block.branches {
                         core.state.rip = core.mask_rip(base.wrapping_add(u64::from(op.next)));
                     }
@@ -545,6 +547,7 @@ fn execute_metered(core: &mut Core, block: &Block, world: &mut dyn World, limit:
             break;
         }
         if core.attention.0 != 0 {
+            core.attended = core.mask_rip(base.wrapping_add(u64::from(op.start)));
             break;
         }
     }

@@ -148,7 +148,9 @@ impl Memory for TestWorld {
         }
     }
 
-    fn retired(&mut self) {}
+    fn retired(&mut self, _: u64) -> Posted {
+        Posted::Done
+    }
 }
 
 impl Ports for TestWorld {

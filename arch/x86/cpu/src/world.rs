@@ -91,8 +91,8 @@ pub trait Memory {
     /// Tells of a write to a page whose writes are not direct, after the fact. True when translated lines were
     /// hit: every other vCPU has been told to drop the page's translations, and the caller must drop its own.
     fn code_written(&mut self, gpa: GuestPhys, len: usize) -> bool;
-    /// The instruction that consumed answers of the client has retired.
-    fn retired(&mut self);
+    /// The instruction at RIP `at`, which consumed answers of the client or posted a write, has retired.
+    fn retired(&mut self, at: u64) -> Posted;
     /// System management mode was entered or left: from now on guest-physical addresses mean what they mean there.
     fn space_changed(&mut self, _: &State) {}
 }

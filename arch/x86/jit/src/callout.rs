@@ -140,6 +140,7 @@ pub extern "C" fn callout(core: *mut Core, site: u32) -> u32 {
 fn end(core: &mut Core, site: &Site, done: Step) -> Ended {
     match done {
         Ok(()) => {
+            core.attended = site.base.wrapping_add(u64::from(site.op.start));
             if site.kind != Kind::Branches {
                 core.state.rip = site.base.wrapping_add(u64::from(site.op.next));
             }

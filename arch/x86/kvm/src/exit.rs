@@ -62,6 +62,11 @@ pub enum Exit {
     InterruptWindow,
     /// The guest lowered its task priority, and the local APIC is the client's.
     TaskPriority,
+    /// The guest read or wrote its task priority, and the client asked to be told.
+    TprAccess {
+        rip: u64,
+        is_write: bool,
+    },
     /// The client's I/O APIC wants to hear of this EOI.
     IoapicEoi {
         vector: u8,
@@ -319,6 +324,7 @@ reasons! {
     IRQ_WINDOW_OPEN = KVM_EXIT_IRQ_WINDOW_OPEN;
     SHUTDOWN = KVM_EXIT_SHUTDOWN;
     SET_TPR = KVM_EXIT_SET_TPR;
+    TPR_ACCESS = KVM_EXIT_TPR_ACCESS;
     INTERNAL_ERROR = KVM_EXIT_INTERNAL_ERROR;
     IOAPIC_EOI = KVM_EXIT_IOAPIC_EOI;
     RDMSR = KVM_EXIT_X86_RDMSR;
@@ -428,6 +434,15 @@ fn fill(page: &SharedPages, exit: &Exit) {
         Exit::Shutdown => reason(page, SHUTDOWN),
         Exit::InterruptWindow => reason(page, IRQ_WINDOW_OPEN),
         Exit::TaskPriority => reason(page, SET_TPR),
+        Exit::TprAccess { rip, is_write } => {
+            reason(page, TPR_ACCESS);
+            let access = RunTprAccess {
+                rip,
+                is_write: is_write.into(),
+                ..RunTprAccess::default()
+            };
+            page.store(PAYLOAD, &access);
+        }
         Exit::IoapicEoi { vector } => {
             reason(page, IOAPIC_EOI);
             page.store(PAYLOAD, &RunEoi { vector });

@@ -14,8 +14,8 @@ use zerocopy::IntoBytes;
 use crate::cpuid::features::pv;
 use crate::cpuid::supported;
 use crate::exit::Exit;
-use crate::stats;
 use crate::vcpu::{Unit, X86Vcpu};
+use crate::{stats, vapic};
 
 // What hypercalls answer: the guest's error numbers.
 const ENOSYS: u64 = KVM_ENOSYS.wrapping_neg();
@@ -105,7 +105,10 @@ fn has(unit: &Unit, bit: u32) -> bool {
 
 fn dispatch(vcpu: &X86Vcpu, unit: &mut Unit, number: u64, args: [u64; 4], wide: bool) -> u64 {
     match u32::try_from(number) {
-        Ok(KVM_HC_VAPIC_POLL_IRQ) => 0,
+        Ok(KVM_HC_VAPIC_POLL_IRQ) => {
+            vapic::collect(vcpu, unit);
+            0
+        }
         Ok(KVM_HC_KICK_CPU) if has(unit, pv::PV_UNHALT) => {
             crate::apic::unhalt(vcpu.vm(), args[1] as u32);
             0

@@ -16,7 +16,7 @@ use crate::controllers::client as chips;
 use crate::cpuid::supported::supported_xcr0;
 use crate::vcpu::{VcpuState, X86Vcpu};
 use crate::vm::X86Vm;
-use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, pmu, pre_fault, regs};
+use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, pmu, pre_fault, regs, vapic};
 
 type OnSystem = fn(UserPtr) -> Result<i64, Errno>;
 type OnVm = fn(&Arc<X86Vm>, UserPtr) -> Result<i64, Errno>;
@@ -92,7 +92,8 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
     (KVM_INTERRUPT, lapic::interrupt),
     (KVM_NMI, lapic::nmi),
     (KVM_SMI, lapic::smi),
-    (KVM_SET_VAPIC_ADDR, lapic::set_vapic_addr),
+    (KVM_TPR_ACCESS_REPORTING, vapic::report_accesses),
+    (KVM_SET_VAPIC_ADDR, vapic::set_address),
     (KVM_GET_VCPU_EVENTS, events::get),
     (KVM_SET_VCPU_EVENTS, events::set),
     (KVM_GET_MP_STATE, mp_state::get),

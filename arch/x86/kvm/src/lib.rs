@@ -5,7 +5,7 @@
 //! what the client must do goes out by `exit` and `run_page`. Its registers for the client are in `regs`, `events`,
 //! `mp_state`, `guest_debug`; `pre_fault` is about its memory, `smm` about system management mode, `pmu` about performance
 //! counters; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it, `pv_eoi`
-//! the end of interrupts without the APIC; `stats` what is counted. Interrupts: the
+//! the end of interrupts without the APIC, `vapic` the task priority in guest memory; `stats` what is counted. Interrupts: the
 //! models `lapic`, `ioapic`, `pic` and `pit` behind `ports`, assembled in `irqchip`, put into a VM by `apic` and
 //! `controllers`.
 //!
@@ -47,6 +47,7 @@ pub mod stats;
 pub mod steal;
 #[cfg(test)]
 mod tests;
+pub mod vapic;
 pub mod vcpu;
 pub mod vm;
 pub mod world;

@@ -16,7 +16,7 @@ use crate::inject::{self, Injected};
 use crate::steal::{self, TlbFlush};
 use crate::vcpu::{CLOCK_UPDATE, PMU_UPDATE, VcpuState, X86Vcpu, init, startup};
 use crate::world::{Machine, memory_fault};
-use crate::{apic, pmu, pv_eoi, run_page, stats};
+use crate::{apic, pmu, pv_eoi, run_page, stats, vapic};
 
 /// What one turn of the loop came to.
 enum Turn {
@@ -159,11 +159,13 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
                 unit: &mut s.unit,
             };
             pv_eoi::offer(vcpu, machine.unit);
+            vapic::offer(vcpu, machine.unit);
             let before = (s.cpu.core.instructions, host_tsc());
             let leave = s
                 .cpu
                 .run_with(&mut s.engine, &mut machine, vcpu.seat().kick().word());
             pv_eoi::collect(vcpu, &mut s.unit);
+            vapic::withdraw(vcpu, &mut s.unit);
             account(vcpu, before, (s.cpu.core.instructions, host_tsc()));
             leave
         }

@@ -29,6 +29,7 @@ use crate::msr::{self};
 use crate::pmu::{self, Pmu};
 use crate::pv_eoi::PvEoi;
 use crate::steal::Steal;
+use crate::vapic::Vapic;
 use crate::vm::X86Vm;
 
 pub type X86Vcpu = Vcpu<X86>;
@@ -77,6 +78,7 @@ pub struct Unit {
     /// What kvm_run's flags shall say at the next return to the client.
     pub run_flags: u16,
     pub pv_eoi: PvEoi,
+    pub vapic: Vapic,
 }
 
 /// What other threads reach.
@@ -238,6 +240,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         enforce_pv_cpuid: false,
         run_flags: 0,
         pv_eoi: PvEoi::default(),
+        vapic: Vapic::default(),
     };
     crate::vm::review_tsc(vm, seat.index(), tsc.offset);
     let engine = Engine::new();
@@ -261,6 +264,7 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     s.unit.events = Events::default();
     s.unit.msrs.set(msr::index::SMI_COUNT, 0);
     s.unit.pv_eoi = PvEoi::default();
+    s.unit.vapic.reset();
     if let Some(apic) = &vcpu.shared().apic {
         let mut guard = apic.lock();
         let inner = &mut *guard;

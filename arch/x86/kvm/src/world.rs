@@ -17,7 +17,7 @@ use ring3_x86_cpu::{
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
-use crate::{apic, hypercall, pmu, smm, stats};
+use crate::{apic, hypercall, pmu, smm, stats, vapic};
 
 /// One vCPU's view of the machine, for the length of a run.
 pub struct Machine<'a> {
@@ -51,6 +51,9 @@ impl Memory for Machine<'_> {
         if self.unit.io.take_mmio(gpa, data) {
             return Ok(());
         }
+        if apic::is_task_priority(self.vcpu, gpa) {
+            self.unit.vapic.note(false);
+        }
         if apic::mmio_read(self.vcpu, self.unit, gpa, data)
             || self.vcpu.vm().io().read(Bus::Mmio, gpa.0, data)
         {
@@ -65,10 +68,11 @@ impl Memory for Machine<'_> {
     }
 
     fn mmio_write(&mut self, gpa: GuestPhys, data: &[u8]) -> Posted {
+        let reported = apic::is_task_priority(self.vcpu, gpa) && self.unit.vapic.note(true);
         if apic::mmio_write(self.vcpu, self.unit, gpa, data)
             || self.vcpu.vm().io().write(Bus::Mmio, gpa.0, data)
         {
-            return self.posted();
+            return if reported { Posted::Pause } else { self.posted() };
         }
         let mut bytes = [0; 8];
         for (to, from) in bytes.iter_mut().zip(data) {
@@ -107,8 +111,9 @@ impl Memory for Machine<'_> {
             .code_written(Some(self.vcpu.seat()), &page, Lines::of(gpa.offset(), len))
     }
 
-    fn retired(&mut self) {
+    fn retired(&mut self, at: u64) -> Posted {
         self.unit.io.retire();
+        vapic::report(self.unit, at)
     }
 
     fn space_changed(&mut self, state: &State) {

@@ -254,7 +254,9 @@ impl Memory for Board {
         self.memory.code_written(gpa, len)
     }
 
-    fn retired(&mut self) {}
+    fn retired(&mut self, _: u64) -> Posted {
+        Posted::Done
+    }
 }
 
 impl Ports for Board {

@@ -1,11 +1,9 @@
-//! The client's side of the local APIC: KVM_GET/SET_LAPIC, KVM_INTERRUPT, KVM_NMI and KVM_SET_VAPIC_ADDR.
-//!
-//! Not supported: reporting of TPR accesses, and so the shared TPR that clients offer guests on its account.
+//! The client's side of the local APIC: KVM_GET/SET_LAPIC, KVM_INTERRUPT, KVM_NMI and KVM_SMI.
 
 use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
 use ring3_uapi::KvmInterrupt;
-use ring3_uapi::x86::{KVM_APIC_REG_SIZE, KvmLapicState, KvmVapicAddr};
+use ring3_uapi::x86::{KVM_APIC_REG_SIZE, KvmLapicState};
 
 use crate::controllers;
 use crate::lapic::STATE_SIZE;
@@ -76,15 +74,5 @@ pub fn post_nmi(vcpu: &X86Vcpu) -> Result<i64, Errno> {
 pub fn smi(vcpu: &X86Vcpu, _: &mut VcpuState, _: UserPtr) -> Result<i64, Errno> {
     vcpu.shared().posted.smi();
     vcpu.seat().event();
-    Ok(0)
-}
-
-/// KVM_SET_VAPIC_ADDR. Clients set it to zero at each reset; without reports of TPR accesses (KVM_CAP_VAPIC is absent)
-/// no guest code comes to use the page.
-pub fn set_vapic_addr(vcpu: &X86Vcpu, _: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {
-    if !super::in_kernel(vcpu) {
-        return Err(Errno::EINVAL);
-    }
-    let _: KvmVapicAddr = arg.read()?;
     Ok(0)
 }

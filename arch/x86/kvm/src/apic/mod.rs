@@ -17,9 +17,9 @@ use crate::controllers;
 use crate::exit::Exit;
 use crate::lapic::{Effect, EndOfInterrupt, LapicView, Writer};
 use crate::msr::{By, Denied};
-use crate::pv_eoi;
 use crate::vcpu::{Unit, X86Vcpu};
 use crate::vm::X86Vm;
+use crate::{pv_eoi, vapic};
 pub use list::Apics;
 pub use target::Target;
 
@@ -27,6 +27,8 @@ pub use target::Target;
 const BASE_ENABLED: u64 = 1 << 11;
 const BASE_X2APIC: u64 = 1 << 10;
 const BASE_RESERVED: u64 = 0x2ff;
+
+const TPR_OFFSET: usize = 0x80;
 
 /// Whether the vCPU's local APIC is ours.
 pub fn in_kernel(vcpu: &X86Vcpu) -> bool {
@@ -77,8 +79,9 @@ pub fn cr8(vcpu: &X86Vcpu, unit: &Unit) -> u64 {
 pub fn set_cr8(vcpu: &X86Vcpu, unit: &mut Unit, value: u64) {
     match &vcpu.shared().apic {
         Some(apic) => {
-            pv_eoi::collect(vcpu, unit);
+            collect(vcpu, unit);
             apic.lock().lapic.set_cr8(value & 15);
+            vapic::follow(vcpu, unit);
             look_at_pending(vcpu);
         }
         None => unit.client_apic.cr8 = value & 15,
@@ -127,6 +130,34 @@ pub fn end_of_interrupt_unseen(vcpu: &X86Vcpu) {
     }
 }
 
+/// What guest memory says in the APIC's place becomes the APIC's.
+#[inline]
+pub fn collect(vcpu: &X86Vcpu, unit: &mut Unit) {
+    pv_eoi::collect(vcpu, unit);
+    vapic::collect(vcpu, unit);
+}
+
+/// Whether an address is the task priority's in the APIC's window.
+#[inline]
+pub fn is_task_priority(vcpu: &X86Vcpu, gpa: GuestPhys) -> bool {
+    let apic = vcpu.shared().apic.as_ref();
+    gpa.offset() == TPR_OFFSET && apic.is_some_and(|apic| apic.shown.claims(gpa.0))
+}
+
+/// The task priority, the class in service and the highest vector requested, as guests find them in their memory.
+pub fn vapic_word(vcpu: &X86Vcpu) -> u32 {
+    let apic = vcpu.shared().apic.as_ref();
+    apic.map_or(0, |apic| apic.lock().lapic.vapic_word())
+}
+
+/// The guest set its task priority in its memory.
+pub fn set_task_priority(vcpu: &X86Vcpu, priority: u8) {
+    if let Some(apic) = &vcpu.shared().apic {
+        apic.lock().lapic.set_task_priority(priority);
+        look_at_pending(vcpu);
+    }
+}
+
 /// A read of the APIC's window; false if the address is not in it.
 pub fn mmio_read(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys, data: &mut [u8]) -> bool {
     let Some(apic) = &vcpu.shared().apic else {
@@ -135,7 +166,7 @@ pub fn mmio_read(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys, data: &mut [u8
     if !apic.shown.claims(gpa.0) {
         return false;
     }
-    pv_eoi::collect(vcpu, unit);
+    collect(vcpu, unit);
     let inner = apic.lock();
     inner.lapic.mmio_read(gpa.0, data, &inner.port);
     true
@@ -149,12 +180,13 @@ pub fn mmio_write(vcpu: &X86Vcpu, unit: &mut Unit, gpa: GuestPhys, data: &[u8]) 
     if !apic.shown.claims(gpa.0) {
         return false;
     }
-    pv_eoi::collect(vcpu, unit);
+    collect(vcpu, unit);
     let mut guard = apic.lock();
     let inner = &mut *guard;
     let effect = inner.lapic.mmio_write(gpa.0, data, &mut inner.port);
     let view = inner.lapic.take_changed_view();
     drop(guard);
+    vapic::follow(vcpu, unit);
     carry_out(vcpu, unit, effect);
     follow_view(vcpu, view);
     true

@@ -1,7 +1,7 @@
 //! The local APIC's registers as MSRs: the base, the x2APIC range, the TSC deadline.
 
 use crate::msr::{Access, Denied};
-use crate::pv_eoi;
+use crate::vapic;
 
 pub fn read_base(a: &mut Access) -> Result<u64, Denied> {
     Ok(super::base(a.vcpu, a.unit))
@@ -13,7 +13,7 @@ pub fn write_base(a: &mut Access, value: u64) -> Result<(), Denied> {
 
 pub fn read_x2apic(a: &mut Access) -> Result<u64, Denied> {
     let apic = a.vcpu.shared().apic.as_ref().ok_or(Denied::Invalid)?;
-    pv_eoi::collect(a.vcpu, a.unit);
+    super::collect(a.vcpu, a.unit);
     let inner = apic.lock();
     inner
         .lapic
@@ -23,7 +23,7 @@ pub fn read_x2apic(a: &mut Access) -> Result<u64, Denied> {
 
 pub fn write_x2apic(a: &mut Access, value: u64) -> Result<(), Denied> {
     let apic = a.vcpu.shared().apic.as_ref().ok_or(Denied::Invalid)?;
-    pv_eoi::collect(a.vcpu, a.unit);
+    super::collect(a.vcpu, a.unit);
     let mut guard = apic.lock();
     let inner = &mut *guard;
     let effect = inner
@@ -32,6 +32,7 @@ pub fn write_x2apic(a: &mut Access, value: u64) -> Result<(), Denied> {
         .map_err(|_| Denied::Invalid)?;
     let view = inner.lapic.take_changed_view();
     drop(guard);
+    vapic::follow(a.vcpu, a.unit);
     super::carry_out(a.vcpu, a.unit, effect);
     super::follow_view(a.vcpu, view);
     Ok(())

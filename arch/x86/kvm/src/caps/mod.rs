@@ -46,6 +46,7 @@ const ANSWERS: &[Answer] = &[
     Answer(KVM_CAP_MMU_SHADOW_CACHE_CONTROL, |_| 1),
     Answer(KVM_CAP_SET_TSS_ADDR, |_| 1),
     Answer(KVM_CAP_EXT_CPUID, |_| 1),
+    Answer(KVM_CAP_VAPIC, |_| 1),
     Answer(KVM_CAP_CLOCKSOURCE, |_| 1),
     Answer(KVM_CAP_PIT, |_| 1),
     Answer(KVM_CAP_NOP_IO_DELAY, |_| 1),

@@ -8,7 +8,7 @@
 //!
 //! Linux's KVM is the specification, including where it is simpler than hardware: the ESR never reports
 //! an error, an IPI is never busy, and lowest-priority arbitration goes by the vector. Not supported:
-//! paravirtual EOI, the TPR shadow of KVM_SET_VAPIC_ADDR, and AMD's extended registers.
+//! AMD's extended registers.
 
 mod accept;
 mod base;

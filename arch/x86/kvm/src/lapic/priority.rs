@@ -100,6 +100,17 @@ impl Lapic {
         self.regs.set(Reg::TPR, ((value & 0xf) << 4) as u32);
     }
 
+    pub fn set_task_priority(&mut self, priority: u8) {
+        self.regs.set(Reg::TPR, priority.into());
+    }
+
+    /// What KVM_SET_VAPIC_ADDR's word says of this APIC.
+    pub fn vapic_word(&self) -> u32 {
+        let priority = self.regs.get(Reg::TPR) & 0xff;
+        let class = u32::from(self.highest_in_service().unwrap_or(0)) & 0xf0;
+        priority | class << 8 | u32::from(self.highest_request().unwrap_or(0)) << 24
+    }
+
     /// The interrupt line of the 8259 pair reaches this processor: through LINT0 as ExtINT, or directly
     /// when the APIC is disabled.
     pub fn accepts_extint(&self) -> bool {
