@@ -1,7 +1,7 @@
 //! The floor: what ring3 asks of the host.
 //!
 //! Guest memory that may vanish at any moment ([`mem`], [`user`]), pages shared with the client ([`shared`]), file
-//! descriptors ([`fd`]), waiting ([`futex`], [`event`]), time ([`time`]), signals ([`signal`]) and ranked locks
+//! descriptors ([`fd`]), waiting ([`futex`], [`event`]), time ([`time`]), signals ([`signal`]), what memory is in swap or a file only ([`residence`]) and ranked locks
 //! ([`lock`]). Nothing here knows KVM, and no crate above needs `unsafe` for what is offered here.
 //!
 //! System calls are made directly, never through the C library's symbols: inside `libring3.so` those symbols are our
@@ -20,6 +20,7 @@ pub mod memory_file;
 pub mod native;
 pub mod process;
 pub mod random;
+pub mod residence;
 pub mod shared;
 pub mod shown;
 pub mod signal;

@@ -145,6 +145,14 @@ fn kcmp(kind: u64, a: u64, b: u64) -> Result<u64, Errno> {
     u64::try_from(result).map_err(|_| Errno::from_raw_os_error(-result as i32))
 }
 
+/// Whether the page at an address, which begins one, is in memory; an error where nothing is mapped.
+pub(crate) fn mincore(page: u64) -> Result<bool, Errno> {
+    let mut here = 0u8;
+    // SAFETY: the kernel writes one byte, for the one page that it is asked about.
+    unsafe { syscall4(27, page, 4096, std::ptr::from_mut(&mut here) as u64, 0) }?;
+    Ok(here & 1 != 0)
+}
+
 /// Whether two descriptors of this process stand for the same open file; `None` where the kernel does not say.
 pub(crate) fn same_file(a: i32, b: i32) -> Option<bool> {
     const KCMP_FILE: u64 = 0;

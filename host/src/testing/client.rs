@@ -2,7 +2,9 @@
 
 use crate::addr::PAGE_SIZE;
 use crate::mem;
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
+};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
@@ -46,6 +48,15 @@ impl ClientMemory {
         } else {
             Err(io::ErrorKind::AddrInUse.into())
         }
+    }
+
+    /// The first pages of a file, shared with everybody who has it.
+    pub fn of_file(file: impl AsFd, pages: usize) -> io::Result<ClientMemory> {
+        let len = pages * PAGE_SIZE as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
+        let at = unsafe { mmap(std::ptr::null_mut(), len, RIGHTS, MapFlags::SHARED, file, 0) }?;
+        let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(ClientMemory { at, len })
     }
 
     pub fn address(&self) -> u64 {

@@ -73,8 +73,14 @@ fn segment(from: &Segment) -> KvmSegment {
 impl Guest {
     /// A guest of so many processors, all about to execute what is put at [`START`].
     pub fn new(cpus: u64) -> Guest {
+        Guest::prepared(cpus, |_| {})
+    }
+
+    /// The same, in a VM to which something is done before it has processors.
+    pub fn prepared(cpus: u64, prepare: impl FnOnce(&Vm)) -> Guest {
         let kvm = kvm();
         let vm = kvm.create_vm(0).expect("KVM_CREATE_VM");
+        prepare(&vm);
         let mut ram = Ram(Memory::new(LOW_PAGES * 4096).expect("memory"));
         places::write(&mut ram);
         vm.add_memory(0, 0, &ram.0, 0).expect("a slot");

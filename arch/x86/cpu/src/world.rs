@@ -81,6 +81,11 @@ pub enum Foreign {
 pub trait Memory {
     /// What stands behind the page of `gpa`. A write also enters the page in the dirty log.
     fn page(&mut self, gpa: GuestPhys, access: Access) -> Backing;
+    /// Whether an access to this memory, which has done nothing yet, is to be put off: the processor leaves then. Asked only
+    /// where interrupts could be delivered.
+    fn puts_off(&mut self, _: GuestPhys, _: HostPage) -> bool {
+        false
+    }
     /// Reads at most 8 bytes that do not cross a page.
     fn mmio_read(&mut self, gpa: GuestPhys, data: &mut [u8]) -> Result<(), Pause>;
     /// Writes at most 8 bytes that do not cross a page.

@@ -154,6 +154,11 @@ impl Pending {
         self.used < self.answers.len() || !self.string.data.is_empty()
     }
 
+    /// Whether an instruction has answers to use, or something to show already.
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || !self.answers.is_empty() || !self.string.data.is_empty()
+    }
+
     /// Starts an attempt at an instruction: its answers are used from the first on.
     pub fn rewind(&mut self) {
         self.used = 0;

@@ -4,7 +4,8 @@
 //! through. A vCPU (`vcpu`) runs in `run`: events go in by `inject`, the processor executes against the `world`, and
 //! what the client must do goes out by `exit` and `run_page`. Its registers for the client are in `regs`, `events`,
 //! `mp_state`, `guest_debug`; `pre_fault` is about its memory, `smm` about system management mode, `pmu` about performance
-//! counters; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it, `pv_eoi`
+//! counters; `cpuid` and `msr` are tables with their ioctls; `clock` is guest time, `steal` what the host took of it, `async_pf` what the guest does while
+//! its memory is fetched, `pv_eoi`
 //! the end of interrupts without the APIC, `vapic` the task priority in guest memory; `stats` what is counted. Interrupts: the
 //! models `lapic`, `ioapic`, `pic` and `pit` behind `ports`, assembled in `irqchip`, put into a VM by `apic` and
 //! `controllers`.
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apic;
+pub mod async_pf;
 pub mod caps;
 pub mod clock;
 pub mod controllers;

@@ -16,7 +16,7 @@ use crate::inject::{self, Injected};
 use crate::steal::{self, TlbFlush};
 use crate::vcpu::{CLOCK_UPDATE, PMU_UPDATE, VcpuState, X86Vcpu, init, startup};
 use crate::world::{Machine, memory_fault};
-use crate::{apic, pmu, pv_eoi, run_page, stats, vapic};
+use crate::{apic, async_pf, pmu, pv_eoi, run_page, stats, vapic};
 
 /// What one turn of the loop came to.
 enum Turn {
@@ -133,7 +133,10 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
     }
     serve_requests(vcpu, s)?;
     accept_apic_events(vcpu, s);
-    if s.unit.mp_state != KVM_MP_STATE_RUNNABLE {
+    if s.unit.async_pf.is_due() {
+        async_pf::look(vcpu, s);
+    }
+    if s.unit.mp_state != KVM_MP_STATE_RUNNABLE || s.unit.async_pf.halted {
         if !wakes(vcpu, s) {
             steal::going(vcpu, &mut s.unit);
             vcpu.halt(None, steal::polling(&s.unit));
@@ -141,6 +144,7 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
         }
         vcpu.shared().posted.take_unhalted();
         s.unit.mp_state = KVM_MP_STATE_RUNNABLE;
+        s.unit.async_pf.halted = false;
     }
     if vcpu.dirty_ring_full() {
         return Ok(queue(s, Exit::DirtyRingFull));
@@ -205,6 +209,10 @@ fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, 
 }
 
 fn handle_leave(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {
+    if let Some(page) = s.unit.async_pf.take_wanted() {
+        async_pf::fetch(vcpu, s, page);
+        return Ok(Turn::Again);
+    }
     match leave {
         Leave::Kicked | Leave::BusLock | Leave::Resumed => Ok(Turn::Again),
         Leave::NmiWindow => {
@@ -407,7 +415,8 @@ pub fn accept_apic_events(vcpu: &X86Vcpu, s: &mut VcpuState) {
 
 /// Whether a vCPU that does not run has a reason to.
 fn wakes(vcpu: &X86Vcpu, s: &mut VcpuState) -> bool {
-    if !matches!(s.unit.mp_state, KVM_MP_STATE_HALTED | KVM_MP_STATE_AP_RESET_HOLD) {
+    let halted = matches!(s.unit.mp_state, KVM_MP_STATE_HALTED | KVM_MP_STATE_AP_RESET_HOLD);
+    if !halted && !s.unit.async_pf.halted {
         return false;
     }
     collect_posted(vcpu, s);

@@ -16,6 +16,7 @@ use ring3_x86_jit::Engine;
 use crate::X86;
 use crate::apic::Target;
 use crate::apic::target::Posted;
+use crate::async_pf::AsyncPf;
 use crate::clock::pvclock::VcpuClock;
 use crate::clock::tsc::GuestTsc;
 use crate::controllers;
@@ -79,6 +80,7 @@ pub struct Unit {
     pub run_flags: u16,
     pub pv_eoi: PvEoi,
     pub vapic: Vapic,
+    pub async_pf: AsyncPf,
 }
 
 /// What other threads reach.
@@ -94,9 +96,14 @@ impl Unit {
         cpuid::Runtime {
             osxsave: state.cr4 & CR4_OSXSAVE != 0,
             ospke: false,
-            apic_enabled: crate::apic::base(vcpu, self) & 1 << 11 != 0,
+            apic_enabled: self.apic_is_enabled(vcpu),
             xcr0: state.xcr0,
         }
+    }
+
+    /// Whether IA32_APIC_BASE says so.
+    pub fn apic_is_enabled(&self, vcpu: &X86Vcpu) -> bool {
+        crate::apic::base(vcpu, self) & 1 << 11 != 0
     }
 
     /// Copies from guest memory as the vCPU sees it.
@@ -241,6 +248,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         run_flags: 0,
         pv_eoi: PvEoi::default(),
         vapic: Vapic::default(),
+        async_pf: AsyncPf::default(),
     };
     crate::vm::review_tsc(vm, seat.index(), tsc.offset);
     let engine = Engine::new();
@@ -265,6 +273,7 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     s.unit.msrs.set(msr::index::SMI_COUNT, 0);
     s.unit.pv_eoi = PvEoi::default();
     s.unit.vapic.reset();
+    s.unit.async_pf.reset();
     if let Some(apic) = &vcpu.shared().apic {
         let mut guard = apic.lock();
         let inner = &mut *guard;

@@ -17,7 +17,7 @@ use ring3_x86_cpu::{
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
-use crate::{apic, hypercall, pmu, smm, stats, vapic};
+use crate::{apic, async_pf, hypercall, pmu, smm, stats, vapic};
 
 /// One vCPU's view of the machine, for the length of a run.
 pub struct Machine<'a> {
@@ -45,6 +45,10 @@ impl Memory for Machine<'_> {
             page: page.host(),
             direct: page.direct_write(),
         }
+    }
+
+    fn puts_off(&mut self, gpa: GuestPhys, page: HostPage) -> bool {
+        async_pf::puts_off(self.vcpu, self.unit, gpa, page.address().0)
     }
 
     fn mmio_read(&mut self, gpa: GuestPhys, data: &mut [u8]) -> Result<(), Pause> {

@@ -3,6 +3,7 @@
 //!
 //! The engine is the one that clients get; [`the_interpreter_alone`] runs all of them again without the translator.
 
+mod away;
 mod debugger;
 mod overwritten;
 mod signals;

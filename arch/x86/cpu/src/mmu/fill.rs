@@ -108,7 +108,7 @@ impl Core {
         let (known, backing) = match self.find_second(linear, access, privilege) {
             // Writes are told to the world in any case: it may log them, or have code in the page.
             Some(known) if access == Access::Write || known.host == HostPage::NULL => {
-                (known, world.page(known.gpa, access))
+                (known, self.page(world, known.gpa, access)?)
             }
             Some(known) => {
                 let backing = Backing::Ram {
@@ -134,6 +134,19 @@ impl Core {
                 .fill(linear, known.gpa, reach, page, kinds);
         }
         Ok((known, backing))
+    }
+
+    /// What stands behind a page, or a pause if the world puts the access off.
+    fn page(&self, world: &mut dyn World, gpa: GuestPhys, access: Access) -> Step<Backing> {
+        let backing = world.page(gpa, access);
+        match backing {
+            Backing::Ram { page, .. }
+                if self.delivering.is_none() && self.accepts_interrupts() && world.puts_off(gpa, page) =>
+            {
+                Err(Stop::Pause)
+            }
+            _ => Ok(backing),
+        }
     }
 
     /// What the second level knows that allows the access.
@@ -164,7 +177,7 @@ impl Core {
                 return Err(stop);
             }
         };
-        let backing = world.page(translation.gpa, access);
+        let backing = self.page(world, translation.gpa, access)?;
         let known = Known {
             gpa: GuestPhys(translation.gpa.0 & !0xfff),
             rights: translation.rights,

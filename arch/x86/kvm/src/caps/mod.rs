@@ -71,6 +71,7 @@ const ANSWERS: &[Answer] = &[
     Answer(KVM_CAP_ENABLE_CAP, |_| 1),
     Answer(KVM_CAP_XSAVE, |_| 1),
     Answer(KVM_CAP_XCRS, |_| i64::from(supported::supported_xcr0() != 0)),
+    Answer(KVM_CAP_ASYNC_PF, |_| 1),
     Answer(KVM_CAP_TSC_CONTROL, |_| 1),
     Answer(KVM_CAP_ONE_REG, |_| 1),
     Answer(KVM_CAP_GET_TSC_KHZ, |_| 1),
@@ -96,6 +97,7 @@ const ANSWERS: &[Answer] = &[
         pv::KVM_EXIT_HYPERCALL_VALID_MASK as i64
     }),
     Answer(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, |_| 1),
+    Answer(KVM_CAP_ASYNC_PF_INT, |_| 1),
     Answer(KVM_CAP_SET_GUEST_DEBUG2, |_| i64::from(GUEST_DEBUG)),
     Answer(KVM_CAP_SREGS2, |_| 1),
     Answer(KVM_CAP_VCPU_ATTRIBUTES, |_| 1),

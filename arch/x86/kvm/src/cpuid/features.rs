@@ -225,25 +225,32 @@ pub mod pv {
     pub const CLOCKSOURCE: u32 = 0;
     pub const NOP_IO_DELAY: u32 = 1;
     pub const CLOCKSOURCE2: u32 = 3;
+    pub const ASYNC_PF: u32 = 4;
     pub const STEAL_TIME: u32 = 5;
     pub const PV_EOI: u32 = 6;
     pub const PV_UNHALT: u32 = 7;
     pub const PV_TLB_FLUSH: u32 = 9;
+    /// For hypervisors in the guest only, but Linux offers it without nesting, too.
+    pub const ASYNC_PF_VMEXIT: u32 = 10;
     pub const PV_SEND_IPI: u32 = 11;
     pub const POLL_CONTROL: u32 = 12;
     pub const PV_SCHED_YIELD: u32 = 13;
+    pub const ASYNC_PF_INT: u32 = 14;
     pub const CLOCKSOURCE_STABLE: u32 = 24;
 
     pub const OFFERED: u32 = 1 << CLOCKSOURCE
         | 1 << NOP_IO_DELAY
         | 1 << CLOCKSOURCE2
+        | 1 << ASYNC_PF
         | 1 << STEAL_TIME
         | 1 << PV_EOI
         | 1 << PV_UNHALT
         | 1 << PV_TLB_FLUSH
+        | 1 << ASYNC_PF_VMEXIT
         | 1 << PV_SEND_IPI
         | 1 << POLL_CONTROL
         | 1 << PV_SCHED_YIELD
+        | 1 << ASYNC_PF_INT
         | 1 << CLOCKSOURCE_STABLE;
 }
 

@@ -2,7 +2,7 @@
 
 use super::index::*;
 use super::{Lists, Row, mce, misc, mtrr, system};
-use crate::{apic, clock, pmu, pv_eoi, steal};
+use crate::{apic, async_pf, clock, pmu, pv_eoi, steal};
 
 const SAVED: Lists = Lists::INDEX;
 const NONE: Lists = Lists::empty();
@@ -68,6 +68,9 @@ rows! {
     KVM_SYSTEM_TIME_NEW _ .. _ SAVED clock::msrs::read_system_time, clock::msrs::write_system_time;
     KVM_STEAL_TIME      _ .. _ SAVED steal::msrs::read_steal, steal::msrs::write_steal;
     KVM_PV_EOI_EN       _ .. _ SAVED pv_eoi::read, pv_eoi::write;
+    KVM_ASYNC_PF_EN     _ .. _ SAVED async_pf::msrs::read_enable, async_pf::msrs::write_enable;
+    KVM_ASYNC_PF_INT    _ .. _ SAVED async_pf::msrs::read_interrupt, async_pf::msrs::write_interrupt;
+    KVM_ASYNC_PF_ACK    _ .. _ SAVED async_pf::msrs::read_ack, async_pf::msrs::write_ack;
     KVM_POLL_CONTROL    _ .. _ SAVED steal::msrs::read_poll, steal::msrs::write_poll;
     AMD_TSC_RATIO       _ .. _ SAVED misc::plain, misc::write_tsc_ratio;
 

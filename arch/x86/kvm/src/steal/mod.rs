@@ -7,8 +7,6 @@
 //! the time in guest mode less the thread's processor time. That a thread was taken off
 //! its processor is not seen at the moment it happens: a vCPU is said to be away only while it is halted, which is what
 //! saves other vCPUs most of their interrupts.
-//!
-//! Not supported: asynchronous page faults.
 
 pub mod msrs;
 
