@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ring3_guest::cpio::Archive;
-use ring3_guest::{Assets, places};
+use ring3_guest::{Assets, places, programs};
 
 use crate::workloads::{Kind, WORKLOADS};
 
@@ -32,7 +32,6 @@ pub struct Said {
 impl Programs {
     /// Builds them all, and the initramfs.
     pub fn build(assets: &Assets, qemu: &Path) -> Result<Self> {
-        let compiler = places::need("gcc", "gcc")?;
         let dir = places::target().join("bench/programs");
         std::fs::create_dir_all(&dir)?;
         let mut archive = Archive::new();
@@ -45,17 +44,12 @@ impl Programs {
                     archive.file(&format!("work/{name}.sh"), 0o644, script.as_bytes());
                 }
                 Kind::Program(_) => {
-                    compile(&compiler, name, &dir)?;
+                    compile(name, &dir)?;
                     archive.file(&format!("work/{name}"), 0o755, &std::fs::read(dir.join(name))?);
                 }
             }
         }
-        // The kernel unpacks one archive after the other.
-        let mut initramfs = std::fs::read(&assets.initramfs)?;
-        initramfs.extend(archive.finish());
-        let mut assets = assets.clone();
-        assets.initramfs = dir.join("initramfs.cpio");
-        std::fs::write(&assets.initramfs, initramfs)?;
+        let assets = programs::pack(assets, archive, &dir.join("initramfs.cpio"))?;
         Ok(Self {
             dir,
             assets,
@@ -104,19 +98,10 @@ pub fn understand(rest: &str) -> Result<Said> {
 }
 
 /// The flags are those of ordinary packages, and nothing that depends on the host's processor.
-fn compile(compiler: &Path, name: &str, into: &Path) -> Result<()> {
+fn compile(name: &str, into: &Path) -> Result<()> {
     let sources = places::workspace().join("benches/programs");
-    let status = Command::new(compiler)
-        .args(["-O2", "-Wall", "-static", "-o"])
-        .arg(into.join(name))
-        .arg(sources.join("harness.c"))
-        .arg(sources.join(format!("{name}.c")))
-        .status()
-        .context("starting gcc")?;
-    if !status.success() {
-        bail!("gcc could not build {name}");
-    }
-    Ok(())
+    let sources = [sources.join("harness.c"), sources.join(format!("{name}.c"))];
+    programs::compile(&sources, &into.join(name))
 }
 
 #[cfg(test)]

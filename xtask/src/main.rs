@@ -13,6 +13,7 @@ mod kvm_unit_tests;
 mod lint;
 mod run;
 mod selftests;
+mod state;
 mod unittests_cfg;
 mod upstream;
 
@@ -85,6 +86,8 @@ enum Task {
         /// Run only the configurations whose name contains this, and judge only those
         filter: Option<String>,
     },
+    /// A busy guest's state is saved and loaded, and moved from one QEMU to another, many times
+    State(state::Options),
     /// Fetch the guest's kernel and busybox from Debian, and build the initramfs
     Assets {
         /// Look for a newer kernel package than the one already fetched
@@ -135,6 +138,7 @@ fn perform(task: Task) -> Result<()> {
         Task::KvmUnitTests { accel, filter } => {
             kvm_unit_tests::run(Accel::named(&accel)?, filter.as_deref()).and_then(|tally| tally.verdict())
         }
+        Task::State(options) => state::run(&options),
         Task::Assets { refresh } => assets(if refresh {
             Freshness::Newest
         } else {

@@ -14,10 +14,12 @@ pub mod cpio;
 pub mod debian;
 pub mod guest;
 pub mod initramfs;
+pub mod keeper;
 pub mod machine;
 pub mod modules;
 pub mod noise;
 pub mod places;
+pub mod programs;
 pub mod qmp;
 
 pub use assets::Assets;

@@ -62,6 +62,10 @@ pub struct Machine {
     pub network: Network,
     /// A Unix socket for QMP.
     pub qmp: Option<PathBuf>,
+    /// A qcow2 image in which savevm keeps the machine's state.
+    pub snapshots: Option<PathBuf>,
+    /// A Unix socket on which another QEMU sends the machine's state; the machine does not boot.
+    pub incoming: Option<PathBuf>,
     pub on_reset: OnReset,
     /// The console shows the kernel's log, or only init and what comes after.
     pub kernel_log: KernelLog,
@@ -98,6 +102,8 @@ impl Machine {
             disk: None,
             network: Network::None,
             qmp: None,
+            snapshots: None,
+            incoming: None,
             on_reset: OnReset::Exit,
             kernel_log: KernelLog::Shown,
         }
@@ -174,6 +180,17 @@ impl Machine {
                 "-device",
                 "virtio-net-pci,netdev=net0,romfile=",
             ]);
+        }
+        if let Some(image) = &self.snapshots {
+            // Two QEMUs have it open while a machine moves; only one of them runs.
+            let drive = format!(
+                "file={},format=qcow2,if=none,id=state,file.locking=off",
+                image.display()
+            );
+            command.args(["-drive", &drive]);
+        }
+        if let Some(socket) = &self.incoming {
+            command.args(["-incoming", &format!("unix:{}", socket.display())]);
         }
         if let Some(socket) = &self.qmp {
             command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);

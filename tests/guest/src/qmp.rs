@@ -46,6 +46,11 @@ impl Qmp {
         self.send(&json!({ "execute": command }))
     }
 
+    /// Runs a command with arguments.
+    pub fn command(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        self.send(&json!({ "execute": command, "arguments": arguments }))
+    }
+
     /// Runs a command of the human monitor and returns what it prints.
     pub fn human(&mut self, line: &str) -> Result<String> {
         let arguments = json!({ "command-line": line });
