@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -55,6 +55,11 @@ const STEPS: [Step; 9] = [
         name: "end-to-end tests",
         minutes: 25,
         work: || e2e("ring3", None),
+    },
+    Step {
+        name: "a short soak",
+        minutes: 15,
+        work: || soak(45, Some(SEED.1)).map(|()| Tally::default()),
     },
     Step {
         name: "the kvm-ioctls crate's tests",
@@ -192,6 +197,27 @@ fn fuzz_command(seconds: u64, seed: Option<&str>) -> Command {
         command.args(["--seed", seed]);
     }
     command
+}
+
+/// Runs the soak of `tests/src/soak` for so many seconds.
+pub fn soak(seconds: u64, seed: Option<&str>) -> Result<()> {
+    places::need("qemu-system-x86_64", "qemu-system-x86")?;
+    let mut command = cargo();
+    command.env("RING3_BIN", build_ring3()?);
+    command.args([
+        "run",
+        "--release",
+        "-p",
+        "ring3-tests",
+        "--bin",
+        "ring3-soak",
+        "--",
+    ]);
+    command.args(["--seconds", &seconds.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", seed]);
+    }
+    run(&mut command)
 }
 
 /// The test of `tests/tests/lockstep_boot.rs`.

@@ -88,6 +88,15 @@ enum Task {
     },
     /// A busy guest's state is saved and loaded, and moved from one QEMU to another, many times
     State(state::Options),
+    /// Guests and clients are treated badly for a long time: nothing may crash, leak or get stuck
+    Soak {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// What is done follows from it; drawn if it is not said
+        #[arg(long)]
+        seed: Option<String>,
+    },
     /// Fetch the guest's kernel and busybox from Debian, and build the initramfs
     Assets {
         /// Look for a newer kernel package than the one already fetched
@@ -139,6 +148,7 @@ fn perform(task: Task) -> Result<()> {
             kvm_unit_tests::run(Accel::named(&accel)?, filter.as_deref()).and_then(|tally| tally.verdict())
         }
         Task::State(options) => state::run(&options),
+        Task::Soak { minutes, seed } => ci::soak(60 * minutes, seed.as_deref()),
         Task::Assets { refresh } => assets(if refresh {
             Freshness::Newest
         } else {
