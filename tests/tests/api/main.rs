@@ -45,14 +45,27 @@ fn kvm() -> Option<Kvm> {
     match Kvm::open() {
         Ok(kvm) => Some(kvm),
         Err(e) => {
-            let thread = std::thread::current();
-            eprintln!(
-                "skipped: {}: /dev/kvm does not open: {e}",
-                thread.name().unwrap_or("?")
-            );
+            skipped(&format!("/dev/kvm does not open: {e}"));
             None
         }
     }
+}
+
+/// Says that the calling test is skipped, and why.
+fn skipped(why: &str) {
+    let thread = std::thread::current();
+    eprintln!("skipped: {}: {why}", thread.name().unwrap_or("?"));
+}
+
+/// Whether KVM has the capability; if not, the calling test is skipped.
+fn offered(cap: u32) -> bool {
+    let Some(kvm) = kvm() else { return false };
+    let there = kvm.check_extension(cap).is_ok_and(|answer| answer != 0);
+    if !there {
+        let name = ring3_uapi::cap::lookup(cap).map_or("?", |row| row.name);
+        skipped(&format!("no {name}"));
+    }
+    there
 }
 
 /// A VM without anything.

@@ -91,9 +91,8 @@ fn the_dirty_log() {
 #[test]
 fn clearing_the_dirty_log() {
     let Some(vm) = vm() else { return };
-    let offered = vm.check_extension(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).unwrap();
-    if offered == 0 {
-        return eprintln!("skipped: no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+    if !offered(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) {
+        return;
     }
     let flags = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
     assert_eq!(
@@ -138,8 +137,8 @@ fn coalesced_zones() {
 #[test]
 fn faults_can_be_had_before_the_guest_runs() {
     let Some((vm, vcpu)) = vcpu() else { return };
-    if vm.check_extension(KVM_CAP_PRE_FAULT_MEMORY) == Ok(0) {
-        return eprintln!("skipped: faults_can_be_had_before_the_guest_runs: not offered");
+    if !offered(KVM_CAP_PRE_FAULT_MEMORY) {
+        return;
     }
     let ram = memory(0x4000);
     vm.add_memory(0, 0x10000, &ram, 0).unwrap();

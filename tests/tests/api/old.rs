@@ -53,8 +53,7 @@ fn there_is_no_nested_guest() {
     let at = &raw mut state as u64;
     let answer = vcpu.raw(KVM_GET_NESTED_STATE, at);
     if answer == Err(Errno::EINVAL) {
-        eprintln!("skipped: there_is_no_nested_guest: not served");
-        return;
+        return skipped("not served");
     }
     assert_eq!(answer, Err(Errno::E2BIG), "no room");
     assert!(state.size as usize >= size_of::<KvmNestedState>());
@@ -77,8 +76,7 @@ fn there_is_no_nested_guest() {
 fn attributes_of_a_device() {
     let Some(vm) = vm() else { return };
     if vm.has_device(KVM_DEV_TYPE_VFIO).is_err() {
-        eprintln!("skipped: attributes_of_a_device: no VFIO device");
-        return;
+        return skipped("no VFIO device");
     }
     let device = vm.create_device(KVM_DEV_TYPE_VFIO).unwrap();
     let nothing = -1i32;

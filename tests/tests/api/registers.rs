@@ -209,7 +209,7 @@ fn the_microcode_is_new_enough() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let Some(kvm) = kvm() else { return };
     if kernel_is_pvm(&kvm) {
-        return eprintln!("skipped: the_microcode_is_new_enough: kvm_pvm has no revision");
+        return skipped("kvm_pvm has no revision");
     }
     let table = kvm.supported_cpuid().unwrap();
     let intel = table[0].ebx == u32::from_le_bytes(*b"Genu");
@@ -222,7 +222,7 @@ fn fast_strings_are_for_the_client_to_offer() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let Some(kvm) = kvm() else { return };
     if kernel_is_pvm(&kvm) {
-        return eprintln!("skipped: fast_strings_are_for_the_client_to_offer: kvm_pvm offers them itself");
+        return skipped("kvm_pvm offers them itself");
     }
     const MISC_ENABLE: u32 = 0x1a0;
     assert_eq!(vcpu.get_msr(MISC_ENABLE), Ok(0x1800));
@@ -235,7 +235,7 @@ fn memory_types_are_checked() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let Some(kvm) = kvm() else { return };
     if kernel_is_pvm(&kvm) {
-        return eprintln!("skipped: memory_types_are_checked: kvm_pvm takes any value for the PAT MSR");
+        return skipped("kvm_pvm takes any value for the PAT MSR");
     }
     assert_eq!(vcpu.set_msr(0x277, 2), Err(Errno::EINVAL), "no memory type 2");
     assert_eq!(vcpu.set_msr(0x277, 8), Err(Errno::EINVAL));

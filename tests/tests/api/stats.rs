@@ -8,12 +8,9 @@ use ring3_uapi::ioctl::*;
 use ring3_uapi::*;
 use std::os::fd::RawFd;
 
-fn offered(kvm: &Kvm) -> bool {
-    let there = kvm.check_extension(KVM_CAP_BINARY_STATS_FD) == Ok(1);
-    if !there {
-        eprintln!("skipped: no KVM_CAP_BINARY_STATS_FD");
-    }
-    there
+/// KVM, if it has statistics.
+fn kvm() -> Option<Kvm> {
+    crate::kvm().filter(|_| offered(KVM_CAP_BINARY_STATS_FD))
 }
 
 /// Rows are behind one another, with kinds and units that exist.
@@ -37,7 +34,7 @@ fn check_rows(stats: &Stats) {
 
 #[test]
 fn rows_are_those_of_linux() {
-    let Some(kvm) = kvm().filter(offered) else { return };
+    let Some(kvm) = kvm() else { return };
     let vm = kvm.create_vm(0).unwrap();
     let vcpu = vm.create_vcpu(3).unwrap();
     let (of_vm, of_vcpu) = (vm.stats().unwrap(), vcpu.stats().unwrap());
@@ -77,7 +74,7 @@ fn what_the_guest_does_is_counted() {
     let Some((vm, vcpu, _ram)) = guest(&[0xe4, 0x20, 0x26, 0xa0, 0, 0, 0xf4]) else {
         return;
     };
-    if !kvm().is_some_and(|kvm| offered(&kvm)) {
+    if kvm().is_none() {
         return;
     }
     let mut sregs = vcpu.get_sregs().unwrap();
@@ -108,7 +105,7 @@ fn what_the_guest_does_is_counted() {
 
 #[test]
 fn a_descriptor_outlives_its_vcpus() {
-    let Some(kvm) = kvm().filter(offered) else { return };
+    let Some(kvm) = kvm() else { return };
     let vm = kvm.create_vm(0).unwrap();
     let vcpu = vm.create_vcpu(0).unwrap();
     let (of_vm, of_vcpu) = (vm.stats().unwrap(), vcpu.stats().unwrap());
@@ -120,7 +117,7 @@ fn a_descriptor_outlives_its_vcpus() {
 
 #[test]
 fn nobody_writes_statistics() {
-    let Some(kvm) = kvm().filter(offered) else { return };
+    let Some(kvm) = kvm() else { return };
     let vm = kvm.create_vm(0).unwrap();
     let stats = vm.stats().unwrap();
     let write = |fd: RawFd| {
