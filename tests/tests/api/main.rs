@@ -4,6 +4,7 @@
 //! which is the oracle, or ring3's under `ring3 run`; without one they are skipped then, each by name.
 
 mod debug;
+mod descriptors;
 mod dirty_ring;
 mod events;
 mod exits;
@@ -11,6 +12,7 @@ mod irq;
 mod memory;
 mod old;
 mod pmu;
+mod pointers;
 mod private;
 mod pv;
 mod pv_eoi;
