@@ -9,6 +9,7 @@ mod dirty_ring;
 mod events;
 mod exits;
 mod irq;
+mod lists;
 mod memory;
 mod old;
 mod pmu;
