@@ -21,6 +21,7 @@ mod registers;
 mod run;
 mod smm;
 mod stats;
+mod switches;
 mod system;
 
 use ring3_client::{Errno, Kvm, Memory, Vcpu, Vm};
