@@ -10,6 +10,7 @@ mod events;
 mod exits;
 mod irq;
 mod lists;
+mod machine_checks;
 mod memory;
 mod old;
 mod pmu;
