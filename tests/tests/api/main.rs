@@ -21,6 +21,7 @@ mod pv_eoi;
 mod registers;
 mod run;
 mod smm;
+mod sregs;
 mod stats;
 mod switches;
 mod system;
