@@ -2,6 +2,7 @@
 //!
 //! Not supported: reporting of TPR accesses, and so the shared TPR that clients offer guests on its account.
 
+use ring3_host::addr::GuestPhys;
 use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
 use ring3_uapi::KvmInterrupt;
@@ -85,6 +86,14 @@ pub fn set_vapic_addr(vcpu: &X86Vcpu, _: &mut VcpuState, arg: UserPtr) -> Result
     if !super::in_kernel(vcpu) {
         return Err(Errno::EINVAL);
     }
-    let _: KvmVapicAddr = arg.read()?;
-    Ok(0)
+    let KvmVapicAddr { vapic_addr } = arg.read()?;
+    let word = vapic_addr.checked_add(3).ok_or(Errno::EINVAL)?;
+    let slots = vcpu.vm().memory().slots(0);
+    let there = [vapic_addr, word].map(|at| slots.lookup(GuestPhys(at).page()).is_some());
+    // Zero stands for nowhere.
+    if vapic_addr == 0 || there == [true; 2] {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
