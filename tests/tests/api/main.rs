@@ -22,6 +22,7 @@ mod pv;
 mod pv_eoi;
 mod registers;
 mod run;
+mod settings;
 mod smm;
 mod sregs;
 mod stats;

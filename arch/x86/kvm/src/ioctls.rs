@@ -139,7 +139,7 @@ pub fn find<H: Copy>(rows: &[(u32, H)], request: u32) -> Option<H> {
 /// KVM_SET_TSS_ADDR: kept, as nothing needs to be placed there.
 fn set_tss_addr(vm: &X86Vm, addr: u64) -> Result<i64, Errno> {
     // Three pages below 4 GiB.
-    if addr > u64::from(u32::MAX) - 3 * 4096 {
+    if addr > (1 << 32) - 3 * 4096 {
         return Err(Errno::EINVAL);
     }
     vm.arch().settings.tss_addr.store(addr, Relaxed);
@@ -148,10 +148,11 @@ fn set_tss_addr(vm: &X86Vm, addr: u64) -> Result<i64, Errno> {
 
 /// KVM_SET_IDENTITY_MAP_ADDR: kept likewise.
 fn set_identity_map_addr(vm: &Arc<X86Vm>, arg: UserPtr) -> Result<i64, Errno> {
-    let addr: u64 = arg.read()?;
+    let _changes = vm.changes().lock();
     if !vm.vcpus().is_empty() {
         return Err(Errno::EINVAL);
     }
+    let addr: u64 = arg.read()?;
     // Zero asks for the default.
     let addr = if addr == 0 { 0xfffb_c000 } else { addr };
     vm.arch().settings.identity_map_addr.store(addr, Relaxed);
