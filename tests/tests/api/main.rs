@@ -3,10 +3,13 @@
 //! The tests speak to ring3 in this process. With `RING3_API=device` they speak to whatever `/dev/kvm` opens: the kernel's,
 //! which is the oracle, or ring3's under `ring3 run`; without one they are skipped then, each by name.
 
+mod attributes;
+mod buses;
 mod controllers;
 mod debug;
 mod descriptors;
 mod dirty_ring;
+mod entering;
 mod events;
 mod exits;
 mod injecting;
@@ -23,6 +26,7 @@ mod pv_eoi;
 mod registers;
 mod run;
 mod settings;
+mod slots;
 mod smm;
 mod sregs;
 mod stats;
