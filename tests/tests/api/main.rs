@@ -24,6 +24,7 @@ mod private;
 mod pv;
 mod pv_eoi;
 mod registers;
+mod round_trips;
 mod run;
 mod settings;
 mod slots;
