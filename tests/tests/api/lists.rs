@@ -5,10 +5,13 @@ use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use zerocopy::IntoBytes;
 
+/// A request with an argument.
+type Call<'a> = &'a dyn Fn(u64) -> Result<i64, Errno>;
+
 /// A request that fills a list: a header of so many 32-bit words, whose first counts, and entries of so many.
 struct Filled<'a> {
     name: &'a str,
-    call: &'a dyn Fn(u64) -> Result<i64, Errno>,
+    call: Call<'a>,
     header: usize,
     entry: usize,
 }
@@ -66,7 +69,7 @@ fn tables_of_cpuid_do_not_say_how_long_they_are() {
     vcpu.set_cpuid2(&table).unwrap();
     let (supported, own) = (table.len(), vcpu.get_cpuid2().unwrap().len());
     let emulated = kvm.emulated_cpuid().unwrap().len();
-    let check = |name, call: &dyn Fn(u64) -> Result<i64, Errno>, length: usize, least: usize| {
+    let check = |name, call: Call, length: usize, least: usize| {
         let list = Filled {
             name,
             call,
@@ -107,7 +110,7 @@ fn lists_from_the_client_have_a_limit() {
         return;
     };
     let header = |count: u32| [count, 0];
-    let rows: [(&str, u32, &dyn Fn(u64) -> Result<i64, Errno>); 5] = [
+    let rows: [(&str, u32, Call); 5] = [
         ("KVM_GET_MSRS on /dev/kvm", 256, &|at| kvm.raw(KVM_GET_MSRS, at)),
         ("KVM_GET_MSRS", 256, &|at| vcpu.raw(KVM_GET_MSRS, at)),
         ("KVM_SET_MSRS", 256, &|at| vcpu.raw(KVM_SET_MSRS, at)),

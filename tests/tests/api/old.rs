@@ -2,6 +2,7 @@
 
 use crate::*;
 use ring3_uapi::KvmDeviceAttr;
+use ring3_uapi::cap::KVM_CAP_NESTED_STATE;
 use ring3_uapi::device::{KVM_DEV_TYPE_VFIO, KVM_DEV_VFIO_FILE, KVM_DEV_VFIO_FILE_ADD};
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
@@ -48,28 +49,16 @@ fn pages_for_shadow_tables() {
 
 #[test]
 fn there_is_no_nested_guest() {
-    let Some((_vm, vcpu)) = vcpu() else { return };
-    let mut state = KvmNestedState::default();
-    let at = &raw mut state as u64;
-    let answer = vcpu.raw(KVM_GET_NESTED_STATE, at);
-    if answer == Err(Errno::EINVAL) {
-        return skipped("not served");
+    let Some((vm, vcpu)) = vcpu() else { return };
+    if vm.check_extension(KVM_CAP_NESTED_STATE) != Ok(0) {
+        return skipped("guests can have guests");
     }
-    assert_eq!(answer, Err(Errno::E2BIG), "no room");
-    assert!(state.size as usize >= size_of::<KvmNestedState>());
-    assert_eq!(vcpu.raw(KVM_GET_NESTED_STATE, NOWHERE), Err(Errno::EFAULT));
-    let mut room = vec![0u64; 0x4000 / 8];
+    let mut room = [0u64; 0x4000 / 8];
     room[0] = 0x4000 << 32;
-    let at = room.as_mut_ptr() as u64;
-    assert_eq!(vcpu.raw(KVM_GET_NESTED_STATE, at), Ok(0));
-    assert_eq!(vcpu.raw(KVM_SET_NESTED_STATE, at), Ok(0));
-    room[0] |= 0xfffe << 16;
-    assert_eq!(
-        vcpu.raw(KVM_SET_NESTED_STATE, at),
-        Err(Errno::EINVAL),
-        "no such format"
-    );
-    assert_eq!(vcpu.raw(KVM_SET_NESTED_STATE, NOWHERE), Err(Errno::EFAULT));
+    for at in [room.as_mut_ptr() as u64, NOWHERE] {
+        assert_eq!(vcpu.raw(KVM_GET_NESTED_STATE, at), Err(Errno::EINVAL));
+        assert_eq!(vcpu.raw(KVM_SET_NESTED_STATE, at), Err(Errno::EINVAL));
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::controllers::client as chips;
 use crate::cpuid::supported::supported_xcr0;
 use crate::vcpu::{VcpuState, X86Vcpu};
 use crate::vm::X86Vm;
-use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, pmu, pre_fault, regs};
+use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, pmu, pre_fault, regs};
 
 type OnSystem = fn(UserPtr) -> Result<i64, Errno>;
 type OnVm = fn(&Arc<X86Vm>, UserPtr) -> Result<i64, Errno>;
@@ -107,8 +107,6 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
         caps::enable::on_vcpu(vcpu, s, &arg.read()?)
     }),
     (KVM_PRE_FAULT_MEMORY, pre_fault::pre_fault),
-    (KVM_GET_NESTED_STATE, nested::get),
-    (KVM_SET_NESTED_STATE, nested::set),
     (KVM_HAS_DEVICE_ATTR, clock::ioctls::has_attr),
     (KVM_GET_DEVICE_ATTR, clock::ioctls::get_attr),
     (KVM_SET_DEVICE_ATTR, clock::ioctls::set_attr),
