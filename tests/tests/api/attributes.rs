@@ -109,4 +109,8 @@ fn files_that_are_not_vfios() {
     }
     assert_eq!(device.has_attr(KVM_DEV_VFIO_FILE, 0), Err(Errno::ENXIO));
     assert_eq!(set(0, null.as_raw_fd()), Err(Errno::ENXIO));
+    let call = |request, arg| device.raw(request, arg);
+    let known = (KVM_DEV_VFIO_FILE, KVM_DEV_VFIO_FILE_ADD);
+    let get = ask(call, KVM_GET_DEVICE_ATTR, known, NOWHERE);
+    assert_eq!(get, Err(Errno::EPERM), "nobody gets what was added");
 }

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 #[test]
 fn eventfds_that_cannot_be() {
     let Some(vm) = vm() else { return };
-    let event = ring3_host::fd::eventfd().expect("eventfd");
+    let event = eventfd();
     let null = File::open("/dev/null").unwrap();
     let good = KvmIoeventfd {
         addr: 0xd000_0000,
@@ -53,10 +53,7 @@ fn eventfds_that_cannot_be() {
 #[test]
 fn eventfds_that_collide() {
     let Some(vm) = vm() else { return };
-    let (event, other) = (
-        ring3_host::fd::eventfd().expect("eventfd"),
-        ring3_host::fd::eventfd().expect("eventfd"),
-    );
+    let (event, other) = (eventfd(), eventfd());
     let with = |fd: &dyn AsRawFd, flags, len, datamatch| {
         vm.ioeventfd(&KvmIoeventfd {
             addr: 0xd000_0000,
@@ -98,7 +95,7 @@ fn zones_are_many_but_not_without_end() {
     }
     assert_eq!(vm.unregister_coalesced_mmio(&zone(0, 0)), OK, "there is none");
     // It does not count, but is counted for.
-    let event = ring3_host::fd::eventfd().expect("eventfd");
+    let event = eventfd();
     let ioeventfd = |addr| {
         vm.ioeventfd(&KvmIoeventfd {
             addr,

@@ -6,11 +6,7 @@ use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use ring3_uapi::*;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
-
-fn eventfd() -> OwnedFd {
-    ring3_host::fd::eventfd().expect("eventfd")
-}
+use std::os::fd::AsRawFd;
 
 /// A VM whose client has the controllers that have pins.
 fn split() -> Option<Vm> {
@@ -85,6 +81,7 @@ fn what_takes_local_apics() {
     assert_eq!(vm.signal_msi(&MESSAGE), Err(Errno::EINVAL));
     assert_eq!(vm.set_gsi_routing(&[]), Err(Errno::EINVAL));
     assert_eq!(vm.register_irqfd(&eventfd(), 0), Err(Errno::EINVAL));
+    assert_eq!(vm.create_irqchip(), Err(Errno::EINVAL), "after a vCPU");
     assert_eq!(vcpu.get_lapic().map(drop), Err(Errno::EINVAL));
     assert_eq!(
         vcpu.raw(KVM_GET_LAPIC, NOWHERE),
@@ -133,6 +130,7 @@ fn routes_that_lead_nowhere() {
         ..msi
     };
     assert_eq!(vm.set_gsi_routing(&[device]), OK);
+    assert_eq!(vm.set_gsi_routing(&[]), OK, "none at all");
     let Some(split) = split() else { return };
     assert_eq!(
         split.set_gsi_routing(&[good]),
@@ -155,6 +153,7 @@ fn messages_that_reach_nobody() {
         address_lo: 0xfee0_0000 | id << 12,
         ..MESSAGE
     };
+    assert!(vm.signal_msi(&MESSAGE).is_ok());
     assert_eq!(vm.signal_msi(&to(5)), Ok(0), "none of theirs");
     // Above 255, an id's upper part is above the lowest byte.
     let wide = KvmMsi {

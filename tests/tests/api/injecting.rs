@@ -112,6 +112,12 @@ fn run_states_by_who_has_the_local_apic() {
         return;
     };
     let set = |vcpu: &Vcpu, mp_state| vcpu.set_mp_state(&KvmMpState { mp_state });
+    for vcpu in [&without, &with] {
+        let runs = KvmMpState {
+            mp_state: KVM_MP_STATE_RUNNABLE,
+        };
+        assert_eq!(vcpu.get_mp_state(), Ok(runs));
+    }
     for state in [
         KVM_MP_STATE_UNINITIALIZED,
         KVM_MP_STATE_INIT_RECEIVED,

@@ -102,6 +102,17 @@ fn vcpu_with_irqchip() -> Option<(Vm, Vcpu)> {
     Some((vm, vcpu))
 }
 
+/// A vCPU with all controllers and all of CPUID.
+fn vcpu_with_cpuid() -> Option<(Vm, Vcpu)> {
+    let (vm, vcpu) = vcpu_with_irqchip()?;
+    vcpu.set_cpuid2(&kvm()?.supported_cpuid().unwrap()).unwrap();
+    Some((vm, vcpu))
+}
+
+fn eventfd() -> std::os::fd::OwnedFd {
+    ring3_host::fd::eventfd().expect("eventfd")
+}
+
 fn memory(bytes: usize) -> Memory {
     Memory::new(bytes).expect("memory")
 }

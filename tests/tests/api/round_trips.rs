@@ -6,13 +6,6 @@ use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use zerocopy::IntoBytes;
 
-/// A vCPU with all that its CPUID can have.
-fn vcpu_with_cpuid() -> Option<(Vm, Vcpu)> {
-    let (vm, vcpu) = vcpu_with_irqchip()?;
-    vcpu.set_cpuid2(&kvm()?.supported_cpuid().unwrap()).unwrap();
-    Some((vm, vcpu))
-}
-
 /// A segment like no other.
 fn segment(n: u8) -> KvmSegment {
     KvmSegment {
@@ -279,6 +272,7 @@ fn controllers_with_pins() {
     };
     let mut chip = vm.get_irqchip(KVM_IRQCHIP_IOAPIC).unwrap();
     let mut ioapic = chip.ioapic();
+    assert_eq!(ioapic.base_address, 0xfec0_0000);
     (ioapic.ioregsel, ioapic.id) = (0x10, 3);
     for (n, entry) in (0..).zip(&mut ioapic.redirtbl) {
         // Masked, each with a vector of its own.

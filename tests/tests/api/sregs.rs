@@ -56,12 +56,6 @@ const REFUSED: [(&str, Change); 16] = [
     ("x2APIC mode of an APIC that is off", |s| s.apic_base = 1 << 10),
 ];
 
-fn vcpu_with_cpuid() -> Option<(Vm, Vcpu)> {
-    let (vm, vcpu) = vcpu_with_irqchip()?;
-    vcpu.set_cpuid2(&kvm()?.supported_cpuid().unwrap()).unwrap();
-    Some((vm, vcpu))
-}
-
 /// The same registers in the second form.
 fn second(sregs: &KvmSregs, form: KvmSregs2) -> KvmSregs2 {
     KvmSregs2 {
@@ -147,6 +141,7 @@ fn extended_control_registers_that_cannot_be() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let Some(kvm) = kvm() else { return };
     let good = vcpu.get_xcrs().unwrap();
+    assert_eq!((good.nr_xcrs, good.xcrs[0].xcr, good.xcrs[0].value), (1, 0, 1));
     let with = |value| {
         let mut xcrs = good;
         xcrs.xcrs[0].value = value;
