@@ -13,6 +13,9 @@ use crate::vcpu::{Unit, VcpuState, X86Vcpu};
 /// Bytes of `struct kvm_xsave`.
 const KVM_XSAVE_SIZE: usize = 4096;
 const X87_AND_SSE: u64 = 3;
+const AVX: u64 = 4;
+/// Where MXCSR is.
+const MXCSR: usize = 24;
 
 fn image(state: &State, size: usize) -> Vec<u8> {
     let mut area = vec![0; size];
@@ -34,13 +37,14 @@ pub fn get2(_: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> 
     Ok(0)
 }
 
-fn check_header(area: &[u8]) -> Result<(), Errno> {
+/// The components that are not in their initial state.
+fn check_header(area: &[u8]) -> Result<u64, Errno> {
     let words = area[XSAVE_HEADER..XSAVE_HEADER + 64].as_chunks::<8>().0;
     let xstate_bv = u64::from_le_bytes(words[0]);
     let rest_is_zero = words[1..].iter().all(|w| *w == [0; 8]);
     let known = xstate_bv & !(supported_xcr0() | X87_AND_SSE) == 0;
     if known && rest_is_zero {
-        Ok(())
+        Ok(xstate_bv)
     } else {
         Err(Errno::EINVAL)
     }
@@ -48,10 +52,14 @@ fn check_header(area: &[u8]) -> Result<(), Errno> {
 
 /// KVM_SET_XSAVE.
 pub fn set(_: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {
-    let area: Vec<u8> = arg.read_vec(caps::xsave2_size() as usize)?;
-    check_header(&area)?;
+    let mut area: Vec<u8> = arg.read_vec(caps::xsave2_size() as usize)?;
+    let components = check_header(&area)?;
     let features = supported_xcr0() | X87_AND_SSE;
     let vector = &mut s.cpu.core.state.vector;
+    // As in Linux, MXCSR counts only with what it is of.
+    if components & (X87_AND_SSE | AVX) == 0 {
+        area[MXCSR..MXCSR + 4].copy_from_slice(&vector.mxcsr().to_le_bytes());
+    }
     vector
         .from_xsave(features, &area, PointerWidth::Quad)
         .map_err(|_| Errno::EINVAL)?;
@@ -110,7 +118,7 @@ mod tests {
         let mut state = State::power_up();
         state.vector.zmm[1].set_low(42);
         let area = image(&state, KVM_XSAVE_SIZE);
-        assert_eq!(check_header(&area), Ok(()));
+        assert_eq!(check_header(&area), Ok(X87_AND_SSE));
         let mut other = State::power_up();
         other
             .vector
