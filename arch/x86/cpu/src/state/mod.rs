@@ -4,11 +4,14 @@ pub mod control;
 pub mod flags;
 pub mod meter;
 pub mod segment;
+pub mod tiles;
+mod xstate;
 
 pub use control::*;
 pub use flags::Flags;
 pub use meter::{Meter, Retired};
 pub use segment::{Attributes, CS, DS, ES, FS, GS, SS, Segment, Table};
+pub use tiles::Tiles;
 
 use ring3_host::native::VectorState;
 
@@ -39,6 +42,9 @@ pub struct SystemMsrs {
     pub sysenter_eip: u64,
     pub tsc_aux: u64,
     pub xss: u64,
+    /// Components of XCR0 whose use faults, and those that the last such fault was about.
+    pub xfd: u64,
+    pub xfd_err: u64,
 }
 
 /// What blocks events at the next instruction boundary.
@@ -105,6 +111,7 @@ pub struct State {
     /// PDPTRs as loaded by the last write to CR3 under PAE paging.
     pub pdptr: [u64; 4],
     pub vector: Box<VectorState>,
+    pub tiles: Tiles,
     pub interruptibility: Interruptibility,
     pub smm: Smm,
     pub meter: Meter,
@@ -158,6 +165,7 @@ impl State {
             msr: SystemMsrs::default(),
             pdptr: [0; 4],
             vector: Box::default(),
+            tiles: Tiles::default(),
             interruptibility: Interruptibility::default(),
             smm: Smm::default(),
             meter: Meter::default(),

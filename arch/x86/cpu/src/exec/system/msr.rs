@@ -49,7 +49,7 @@ pub fn xgetbv(core: &mut Core, _: &Op, world: &mut dyn World) -> Step {
     let value = match core.state.gpr[RCX] as u32 {
         0 => core.state.xcr0,
         1 if world.cpuid(&core.state, 0xd, 1)[0] & 1 << 2 != 0 => {
-            core.state.xcr0 & core.state.vector.in_use()
+            core.state.xcr0 & core.state.components_in_use()
         }
         _ => return Err(Fault::GP0.into()),
     };
