@@ -74,6 +74,8 @@ pub struct Unit {
     /// KVM_RUN was called.
     pub ran: bool,
     pub enforce_pv_cpuid: bool,
+    /// The dynamic state components that the client ever gave to the guest.
+    pub dynamic_components: u64,
     /// What kvm_run's flags shall say at the next return to the client.
     pub run_flags: u16,
     pub pv_eoi: PvEoi,
@@ -236,6 +238,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         slots: vm.memory().view(0),
         ran: false,
         enforce_pv_cpuid: false,
+        dynamic_components: 0,
         run_flags: 0,
         pv_eoi: PvEoi::default(),
     };
@@ -252,6 +255,7 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     state.cr0 = 0x10 | old.cr0 & (3 << 29);
     state.cr2 = 0;
     state.vector = old.vector;
+    state.tiles = old.tiles;
     state.xcr0 = old.xcr0;
     state.msr = old.msr;
     state.physical_bits = old.physical_bits;
