@@ -25,6 +25,7 @@ bitflags::bitflags! {
         const AMX_TILE = 1 << 15;
         const AMX_INT8 = 1 << 16;
         const AMX_BF16 = 1 << 17;
+        const PKU = 1 << 18;
     }
 }
 
@@ -37,7 +38,7 @@ const EDX: usize = 3;
 /// A feature, its name in the decoder, and its place in CPUID: leaf, subleaf, register, bit.
 type Row = (Features, CpuidFeature, u32, u32, usize, u32);
 
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 19] = [
     (Features::MONITOR, CpuidFeature::MONITOR, 1, 0, ECX, 3),
     (Features::MOVBE, CpuidFeature::MOVBE, 1, 0, ECX, 22),
     (Features::XSAVE, CpuidFeature::XSAVE, 1, 0, ECX, 26),
@@ -48,6 +49,7 @@ const ROWS: [Row; 18] = [
     (Features::SMAP, CpuidFeature::SMAP, 7, 0, EBX, 20),
     (Features::CLFLUSHOPT, CpuidFeature::CLFLUSHOPT, 7, 0, EBX, 23),
     (Features::CLWB, CpuidFeature::CLWB, 7, 0, EBX, 24),
+    (Features::PKU, CpuidFeature::PKU, 7, 0, ECX, 3),
     (Features::RDPID, CpuidFeature::RDPID, 7, 0, ECX, 22),
     (Features::AMX_BF16, CpuidFeature::AMX_BF16, 7, 0, EDX, 22),
     (Features::AMX_TILE, CpuidFeature::AMX_TILE, 7, 0, EDX, 24),
@@ -90,7 +92,7 @@ mod tests {
     use crate::decode::instruction;
 
     /// An instruction of each row.
-    const SAMPLES: [(Features, &[u8]); 23] = [
+    const SAMPLES: [(Features, &[u8]); 25] = [
         (Features::MONITOR, &[0x0f, 0x01, 0xc8]),
         (Features::MONITOR, &[0x0f, 0x01, 0xc9]),
         (Features::MOVBE, &[0x0f, 0x38, 0xf0, 0x00]),
@@ -104,6 +106,8 @@ mod tests {
         (Features::SMAP, &[0x0f, 0x01, 0xcb]),
         (Features::CLFLUSHOPT, &[0x66, 0x0f, 0xae, 0x38]),
         (Features::CLWB, &[0x66, 0x0f, 0xae, 0x30]),
+        (Features::PKU, &[0x0f, 0x01, 0xee]),
+        (Features::PKU, &[0x0f, 0x01, 0xef]),
         (Features::RDPID, &[0xf3, 0x0f, 0xc7, 0xf8]),
         (Features::AMX_TILE, &[0xc4, 0xe2, 0x78, 0x49, 0x00]),
         (Features::AMX_INT8, &[0xc4, 0xe2, 0x6b, 0x5e, 0xc1]),

@@ -9,7 +9,7 @@ use ring3_kvm::memory::SlotsView;
 use ring3_kvm::vcpu::{Request, Seat, Vcpu};
 use ring3_uapi::x86::{KVM_X86_DISABLE_EXITS_HLT, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS};
 use ring3_uapi::{KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
-use ring3_x86_cpu::state::{CR4_OSXSAVE, RDX};
+use ring3_x86_cpu::state::{CR4_OSXSAVE, CR4_PKE, RDX};
 use ring3_x86_cpu::{Cpu, Features as Instructions, State};
 use ring3_x86_jit::Engine;
 
@@ -93,7 +93,7 @@ impl Unit {
     pub fn cpuid_runtime(&self, vcpu: &X86Vcpu, state: &State) -> cpuid::Runtime {
         cpuid::Runtime {
             osxsave: state.cr4 & CR4_OSXSAVE != 0,
-            ospke: false,
+            ospke: state.cr4 & CR4_PKE != 0,
             apic_enabled: crate::apic::base(vcpu, self) & 1 << 11 != 0,
             xcr0: state.xcr0,
         }
@@ -257,6 +257,7 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     state.vector = old.vector;
     state.tiles = old.tiles;
     state.xcr0 = old.xcr0;
+    state.pkru = old.pkru;
     state.msr = old.msr;
     state.physical_bits = old.physical_bits;
     state.smm.base = old.smm.base;

@@ -104,6 +104,8 @@ pub struct State {
     pub cr4: u64,
     pub efer: u64,
     pub xcr0: u64,
+    /// What each protection key of user pages bars: two bits each, all accesses and writes.
+    pub pkru: u32,
     pub dr: [u64; 4],
     pub dr6: u64,
     pub dr7: u64,
@@ -159,6 +161,7 @@ impl State {
             cr4: 0,
             efer: 0,
             xcr0: 1,
+            pkru: 0,
             dr: [0; 4],
             dr6: DR6_FIXED,
             dr7: DR7_FIXED,
@@ -201,6 +204,10 @@ impl State {
     /// EFER.LMA: IA-32e mode, compatibility mode included.
     pub fn long_mode(&self) -> bool {
         self.efer & EFER_LMA != 0
+    }
+    /// Whether user pages have protection keys.
+    pub fn has_keys(&self) -> bool {
+        self.cr4 & CR4_PKE != 0 && self.long_mode()
     }
     /// 64-bit mode: IA-32e mode with CS.L.
     pub fn code64(&self) -> bool {

@@ -136,7 +136,7 @@ features! {
 
     AVX512VBMI      0x7 0 Ecx 1 Host;
     UMIP            0x7 0 Ecx 2 Software;
-    PKU             0x7 0 Ecx 3 Known;
+    PKU             0x7 0 Ecx 3 Host;
     OSPKE           0x7 0 Ecx 4 Known;
     AVX512_VBMI2    0x7 0 Ecx 6 Host;
     GFNI            0x7 0 Ecx 8 Host;

@@ -6,7 +6,7 @@
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use ring3_host::native::xsave::{XFEATURE_XTILECFG, XFEATURE_XTILEDATA, XFEATURES};
+use ring3_host::native::xsave::{XFEATURE_PKRU, XFEATURE_XTILECFG, XFEATURE_XTILEDATA, XFEATURES};
 use ring3_host::xcomp;
 
 use super::features::{self, Reg, Source};
@@ -14,7 +14,7 @@ use super::{Entry, SIGNIFICANT_INDEX, xsave_size};
 use crate::pmu;
 
 /// The state components the engine can hold.
-const KNOWN_XCR0: u64 = XFEATURES | XTILE;
+const KNOWN_XCR0: u64 = XFEATURES | XFEATURE_PKRU | XTILE;
 const XTILE: u64 = XFEATURE_XTILECFG | XFEATURE_XTILEDATA;
 /// Components that a client must have asked Linux for, because they are large.
 pub const DYNAMIC: u64 = XFEATURE_XTILEDATA;

@@ -1,7 +1,7 @@
 //! KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XSAVE2, KVM_GET_XCRS and KVM_SET_XCRS.
 
 use ring3_host::native::xsave::{
-    PointerWidth, XFEATURE_XTILECFG, XFEATURE_XTILEDATA, XFEATURES, XSAVE_HEADER, component,
+    PointerWidth, XFEATURE_PKRU, XFEATURE_XTILECFG, XFEATURE_XTILEDATA, XFEATURES, XSAVE_HEADER, component,
 };
 use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
@@ -17,7 +17,7 @@ use crate::vcpu::{Unit, VcpuState, X86Vcpu};
 const KVM_XSAVE_SIZE: usize = 4096;
 const X87_AND_SSE: u64 = 3;
 /// The components outside of the vector state.
-const OTHERS: [u64; 2] = [XFEATURE_XTILECFG, XFEATURE_XTILEDATA];
+const OTHERS: [u64; 3] = [XFEATURE_PKRU, XFEATURE_XTILECFG, XFEATURE_XTILEDATA];
 
 /// Bytes of a vCPU's image: more than `struct kvm_xsave` only if the client gave the guest a component that needs them.
 fn image_size(unit: &Unit) -> usize {
@@ -31,9 +31,10 @@ fn image_size(unit: &Unit) -> usize {
 /// The image of those of the `offered` components that are in use. A component that is disabled looks as if it were not.
 fn image(state: &State, offered: u64, size: usize) -> Vec<u8> {
     let mut area = vec![0; size];
-    // x87 and SSE are always told, as MXCSR and the control word are not in their initial state's absence.
-    let present =
-        (state.components_in_use() & offered & !state.msr.xfd | X87_AND_SSE) & (offered | X87_AND_SSE);
+    // x87 and SSE are always told, as MXCSR and the control word are not in their initial state's absence; PKRU is, since it
+    // would stay what it is where the image is loaded.
+    let told = X87_AND_SSE | XFEATURE_PKRU & offered;
+    let present = state.components_in_use() & offered & !state.msr.xfd | told;
     state.vector.to_xsave(present, &mut area, PointerWidth::Quad);
     area[XSAVE_HEADER..XSAVE_HEADER + 8].copy_from_slice(&present.to_le_bytes());
     for feature in OTHERS.into_iter().filter(|feature| present & feature != 0) {
@@ -59,6 +60,8 @@ fn load(state: &mut State, features: u64, area: &[u8]) -> Result<(), Errno> {
     for feature in OTHERS.into_iter().filter(|feature| features & feature != 0) {
         match place(feature).and_then(|place| area.get(place)) {
             Some(part) if present & feature != 0 => state.load_component(feature, part),
+            // As in Linux: of all components, this one stays.
+            _ if feature == XFEATURE_PKRU => {}
             _ => state.reset_components(feature),
         }
     }

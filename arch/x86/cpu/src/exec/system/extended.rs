@@ -320,6 +320,7 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         // In this format MXCSR is part of the component, which takes its initial configuration.
         vector.set_mxcsr(MXCSR_DEFAULT).map_err(|_| Fault::GP0)?;
     }
+    let keys = core.state.pkru;
     reset(core, wanted & !present);
     let vector = &mut core.state.vector;
     if wanted & present & XFEATURE_X87 != 0 {
@@ -334,5 +335,6 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
             load_part(&mut core.state, feature, size, part);
         }
     }
+    core.keys_changed(keys);
     Ok(())
 }
