@@ -1,6 +1,7 @@
 //! Registers: what a vCPU starts with, and that what is set comes back.
 
 use crate::*;
+use ring3_uapi::cap::KVM_CAP_XSAVE2;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use ring3_uapi::{KVM_REG_SIZE_U64, KVM_REG_X86, KvmOneReg};
@@ -95,6 +96,59 @@ fn the_extended_image() {
         Err(Errno::EINVAL),
         "reserved bits of MXCSR"
     );
+}
+
+/// CPUID's leaf 0DH of the supported table, with other state components.
+fn with_components(table: &[KvmCpuidEntry2], components: u32) -> Vec<KvmCpuidEntry2> {
+    let mut table = table.to_vec();
+    for entry in table.iter_mut().filter(|e| (e.function, e.index) == (0xd, 0)) {
+        entry.eax = components;
+    }
+    table
+}
+
+#[test]
+fn protection_keys_stay_where_an_image_leaves_them_out() {
+    const PKRU: u32 = 1 << 9;
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let Some(kvm) = kvm() else { return };
+    let table = kvm.supported_cpuid().unwrap();
+    let Some(place) = table
+        .iter()
+        .find(|e| (e.function, e.index) == (0xd, 9) && e.eax != 0)
+    else {
+        return println!("skipped: the host has no protection keys");
+    };
+    assert_eq!(vcpu.set_cpuid2(&table), OK);
+    let at = place.ebx as usize / 4;
+    let mut xsave = vcpu.get_xsave().unwrap();
+    xsave.region[128] |= PKRU;
+    xsave.region[at] = 0x5555_5554;
+    assert_eq!(vcpu.set_xsave(&xsave), OK);
+    xsave.region[128] &= !PKRU;
+    xsave.region[at] = 7;
+    assert_eq!(vcpu.set_xsave(&xsave), OK);
+    let back = vcpu.get_xsave().unwrap();
+    assert_eq!((back.region[128] & PKRU, back.region[at]), (PKRU, 0x5555_5554));
+}
+
+#[test]
+fn large_components_are_for_those_who_asked_linux() {
+    const XTILE: u32 = 3 << 17;
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let Some(kvm) = kvm() else { return };
+    // Nobody here asked.
+    let table = kvm.supported_cpuid().unwrap();
+    let offered = table.iter().find(|e| (e.function, e.index) == (0xd, 0));
+    let components = offered.map_or(0, |e| e.eax);
+    assert_eq!(components & XTILE, 0);
+    assert_eq!(kvm.check_extension(KVM_CAP_XSAVE2), Ok(4096));
+    let greedy = with_components(&table, components | XTILE);
+    assert_eq!(vcpu.set_cpuid2(&greedy), Err(Errno::EPERM));
+    assert_eq!(vcpu.set_cpuid2(&table), OK);
+    let mut xsave = vcpu.get_xsave().unwrap();
+    xsave.region[128] |= 1 << 18;
+    assert_eq!(vcpu.set_xsave(&xsave), Err(Errno::EINVAL));
 }
 
 #[test]

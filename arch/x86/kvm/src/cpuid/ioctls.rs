@@ -136,7 +136,14 @@ fn accept(vcpu: &X86Vcpu, s: &mut VcpuState, table: Vec<Entry>) -> Result<i64, E
     if !matches!(virtual_bits, 0 | 48 | 57) {
         return Err(Errno::EINVAL);
     }
-    s.unit.cpuid.replace(table);
+    let mut given = super::Table::default();
+    given.replace(table);
+    let dynamic = given.dynamic_components();
+    if dynamic & !supported::permitted_xcr0() != 0 {
+        return Err(Errno::EPERM);
+    }
+    s.unit.dynamic_components |= dynamic;
+    s.unit.cpuid = given;
     s.after_cpuid(vcpu);
     Ok(0)
 }
