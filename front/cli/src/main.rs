@@ -5,6 +5,7 @@ mod boot;
 mod coverage;
 mod doctor;
 mod run;
+mod stat;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Command {
     Trace(trace::Options),
     /// Boot a Linux kernel, its serial console on this terminal (Ctrl-A X quits)
     Boot(boot::Options),
+    /// Show what the VMs of your processes do, live
+    Stat(stat::Options),
     /// Say which parts of the KVM API there are, read off the tables that requests go through
     Coverage(coverage::Options),
     /// Say what this machine offers, and whether ring3 works on it
@@ -55,19 +58,24 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { command } => refuse(&run::run(&command, [])),
         Command::Trace(options) => refuse(&trace::trace(options)),
-        Command::Boot(options) => match boot::boot(options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("ring3: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Boot(options) => told(boot::boot(options)),
+        Command::Stat(options) => told(stat::stat(&options)),
         Command::Coverage(options) => {
             print!("{}", coverage::coverage(&options));
             ExitCode::SUCCESS
         }
         Command::Doctor => doctor::doctor(),
         Command::Probe => doctor::probe(),
+    }
+}
+
+fn told(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ring3: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

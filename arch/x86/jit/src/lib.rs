@@ -128,6 +128,15 @@ pub struct Jit {
     apart: FxHashSet<GuestPhys>,
     misses: Misses,
     callouts: u64,
+    made: Made,
+}
+
+/// What was translated, also what is gone by now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    pub translations: u64,
+    /// Of host code.
+    pub bytes: u64,
 }
 
 impl Jit {
@@ -160,6 +169,7 @@ impl Jit {
             apart: FxHashSet::default(),
             misses: Misses::default(),
             callouts: 0,
+            made: Made::default(),
         })
     }
 
@@ -284,6 +294,8 @@ impl Jit {
             self.flush();
             return None;
         }
+        self.made.translations += 1;
+        self.made.bytes += (made.code.len() + made.cold.len()) as u64;
         for (n, first) in made.words.iter().enumerate() {
             self.memory.set_word(first_word + n, *first);
         }
@@ -433,6 +445,17 @@ impl Engine {
             return Engine(None);
         }
         Engine(Jit::new().map(|jit| Box::new(Jit { counting, ..jit })))
+    }
+
+    /// What was translated.
+    #[inline]
+    pub fn made(&self) -> Made {
+        self.0.as_ref().map_or(Made::default(), |jit| jit.made)
+    }
+
+    /// Whether all instructions are counted, and not only those that are interpreted.
+    pub fn counts_all(&self) -> bool {
+        self.0.as_ref().is_none_or(|jit| jit.counting == Counting::Yes)
     }
 }
 
