@@ -7,6 +7,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, MemfdFlags, SealFlags};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Which open file a descriptor stands for, however many descriptors do.
@@ -91,6 +92,45 @@ pub enum CloseOnExec {
 /// Moves a descriptor of our own to a high number, so that the client's numbers come out as without us.
 pub fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     rustix::io::fcntl_dupfd_cloexec(&fd, FIRST_OF_OURS).unwrap_or(fd)
+}
+
+/// A descriptor of our own in a process whose client may close it, not knowing it, and use its number for something else.
+#[derive(Debug)]
+pub struct KeptFd {
+    fd: ManuallyDrop<OwnedFd>,
+    id: FdId,
+}
+
+impl KeptFd {
+    /// Out of the client's way.
+    pub fn new(fd: OwnedFd) -> io::Result<KeptFd> {
+        let fd = out_of_the_way(fd);
+        let id = identity(&fd)?;
+        Ok(KeptFd {
+            fd: ManuallyDrop::new(fd),
+            id,
+        })
+    }
+
+    /// The descriptor, if it still is what it was. A system call.
+    pub fn get(&self) -> Option<&OwnedFd> {
+        let now = identity(&*self.fd);
+        now.is_ok_and(|now| now == self.id).then_some(&*self.fd)
+    }
+
+    pub fn id(&self) -> FdId {
+        self.id
+    }
+}
+
+impl Drop for KeptFd {
+    fn drop(&mut self) {
+        // Otherwise the number is the client's.
+        if self.get().is_some() {
+            // SAFETY: it is not used again, this being its end.
+            drop(unsafe { ManuallyDrop::take(&mut self.fd) });
+        }
+    }
 }
 
 /// A close-on-exec memfd of `size` zero bytes.

@@ -4,15 +4,53 @@
 //! be read: what a descriptor cannot write, no other way of opening the file lets be written either.
 
 use crate::addr::PAGE_SIZE;
-use crate::fd::{self, FdId};
+use crate::fd::{self, KeptFd};
 use crate::shared::SharedPages;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
+
+/// Pages that are a file's from the first, among our own descriptors, for whoever may look at those. Nobody else writes them.
+#[derive(Debug)]
+pub struct PostedPages {
+    pages: SharedPages,
+    _file: KeptFd,
+}
+
+impl PostedPages {
+    /// So many zeroed pages; the file has this name. Pages never touched cost nothing. EFBIG where the process may not make
+    /// files that large (the kernel would send it a signal).
+    pub fn new(name: &str, pages: usize) -> io::Result<PostedPages> {
+        let len = pages as u64 * PAGE_SIZE;
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        if limit.is_some_and(|limit| limit < len) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create(name, flags)?;
+        rustix::fs::ftruncate(&file, len)?;
+        let (rights, len) = (ProtFlags::READ | ProtFlags::WRITE, len as usize);
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
+        let at = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, rights, MapFlags::SHARED, &file, 0) }?;
+        let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: just mapped, by us alone, as long as the file is; the seals keep it so long.
+        let pages = unsafe { SharedPages::adopt(at, len) };
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
+        Ok(PostedPages {
+            pages,
+            _file: KeptFd::new(file)?,
+        })
+    }
+
+    pub fn pages(&self) -> &SharedPages {
+        &self.pages
+    }
+}
 
 /// The numbers, and what else is in the file.
 #[derive(Debug)]
@@ -20,7 +58,7 @@ pub struct ShownPages {
     pages: SharedPages,
     /// Bytes of the file.
     len: usize,
-    file: Mutex<Option<(OwnedFd, FdId)>>,
+    file: Mutex<Option<KeptFd>>,
 }
 
 impl ShownPages {
@@ -54,28 +92,29 @@ impl ShownPages {
     /// caller keeps the counters still.
     pub fn open(&self, name: &str) -> io::Result<OwnedFd> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (kept, id) = match file.take().and_then(still_there) {
+        let kept = match file.take().filter(|kept| kept.get().is_some()) {
             Some(kept) => kept,
             None => self.make(name)?,
         };
+        let number = kept.get().ok_or(io::ErrorKind::NotFound)?;
         let again = rustix::fs::open(
-            format!("/proc/self/fd/{}", kept.as_raw_fd()),
+            format!("/proc/self/fd/{}", number.as_raw_fd()),
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         );
         let opened = match again {
-            Ok(again) if fd::identity(&again)? == id => again,
+            Ok(again) if fd::identity(&again)? == kept.id() => again,
             // Without /proc its position is shared, and writing fails otherwise than by EBADF.
-            _ => fd::dup_for_client(&kept)?,
+            _ => fd::dup_for_client(number)?,
         };
-        *file = Some((kept, id));
+        *file = Some(kept);
         Ok(opened)
     }
 
     /// The file, in the place of our own memory.
-    fn make(&self, name: &str) -> io::Result<(OwnedFd, FdId)> {
+    fn make(&self, name: &str) -> io::Result<KeptFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = fd::out_of_the_way(rustix::fs::memfd_create(name, flags)?);
+        let file = rustix::fs::memfd_create(name, flags)?;
         let mut contents = vec![0; self.len];
         self.pages.read(0, &mut contents);
         rustix::io::pwrite(&file, &contents, 0)?;
@@ -86,24 +125,7 @@ impl ShownPages {
         unsafe { rustix::mm::mmap(at, self.pages.len(), rights, flags, &file, 0) }?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals)?;
-        let id = fd::identity(&file)?;
-        Ok((file, id))
-    }
-}
-
-/// The descriptor, unless the client, who knows nothing of it, has closed it: the number is not to be closed then.
-fn still_there((file, id): (OwnedFd, FdId)) -> Option<(OwnedFd, FdId)> {
-    if fd::identity(&file).is_ok_and(|now| now == id) {
-        return Some((file, id));
-    }
-    let _: RawFd = file.into_raw_fd();
-    None
-}
-
-impl Drop for ShownPages {
-    fn drop(&mut self) {
-        let file = self.file.get_mut().unwrap_or_else(PoisonError::into_inner);
-        drop(file.take().and_then(still_there));
+        KeptFd::new(file)
     }
 }
 
@@ -136,10 +158,39 @@ mod tests {
     }
 
     #[test]
+    fn posted_pages_are_read_through_the_links_of_the_process() {
+        let posted = PostedPages::new("posted", 2).unwrap();
+        let file = posted._file.get().unwrap().as_raw_fd();
+        posted.pages().atomic_u64(4096).store(9, Relaxed);
+        let path = format!("/proc/self/fd/{file}");
+        let link = rustix::fs::readlink(path.as_str(), Vec::new()).unwrap();
+        assert_eq!(link.as_bytes(), b"/memfd:posted (deleted)");
+        let again = rustix::fs::open(path.as_str(), OFlags::RDWR, Mode::empty()).unwrap();
+        let mut word = [0; 8];
+        pread(&again, &mut word, 4096).unwrap();
+        assert_eq!(u64::from_ne_bytes(word), 9);
+        assert_eq!(write(&again, &[1]), Err(Errno::PERM));
+        // The client closed it and has the number for something else: that stays open.
+        let other = std::fs::File::open("/proc/self/stat").unwrap();
+        let mut number = std::mem::ManuallyDrop::new(crate::fd::adopt_raw(file).unwrap());
+        rustix::io::dup2(&other, &mut number).unwrap();
+        drop(posted);
+        drop(crate::fd::adopt_raw(file).expect("it is still open"));
+    }
+
+    #[test]
     fn a_kept_descriptor_that_is_gone_is_made_again() {
         let shown = ShownPages::new(&[0; 16]).unwrap();
         drop(shown.open("a").unwrap());
-        let kept = shown.file.lock().unwrap().as_ref().unwrap().0.as_raw_fd();
+        let kept = shown
+            .file
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .get()
+            .unwrap()
+            .as_raw_fd();
         // As `closefrom` does.
         drop(crate::fd::adopt_raw(kept));
         shown.word(8).store(3, Relaxed);

@@ -30,6 +30,9 @@ pub struct Options {
     /// Use this KVM device instead of ring3
     #[arg(long, value_name = "PATH")]
     device: Option<PathBuf>,
+    /// Wait for gdb here before the guest's first instruction: a port of this host's own, HOST:PORT, or a socket's path
+    #[arg(long, value_name = "ADDR|PATH")]
+    gdb: Option<String>,
 }
 
 /// Boots, and says on standard error how it ended if the guest did not power off.
@@ -49,6 +52,7 @@ pub fn boot(options: Options) -> Result<()> {
         cmdline: options.cmdline,
         memory_mib: options.memory,
         cpus: options.cpus,
+        gdb: options.gdb,
     };
     match ring3_vmm::boot(&kvm, &config)? {
         End::PowerOff => {}

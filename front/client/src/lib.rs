@@ -7,6 +7,7 @@
 //! Only x86 so far. A request without a method is made with `raw`.
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod device;
 mod errno;
 mod exit;
@@ -24,7 +25,7 @@ pub use exit::VcpuExit;
 pub use handle::Handle;
 pub use memory::Memory;
 pub use ring3_kvm::Tables;
-pub use stats::Stats;
+pub use stats::{Stats, StatsTable};
 pub use system::Kvm;
 pub use vcpu::Vcpu;
 pub use vm::{Device, GuestMemfd, Vm};

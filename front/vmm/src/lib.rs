@@ -2,7 +2,8 @@
 //!
 //! Written only on [`ring3_client`], so it runs on a real KVM as well as on ring3. [`boot`] is all there is to it:
 //! [`memory`] is the guest's RAM, [`kernel`] puts Linux and what it is told there, [`acpi`] describes the machine,
-//! [`machine`] builds it, [`vcpu`] runs a processor, [`devices`] answers its ports, [`console`] is the terminal.
+//! [`machine`] builds it, [`vcpu`] runs a processor, [`devices`] answers its ports, [`console`] is the terminal,
+//! [`gdb`] lets a debugger look.
 //!
 //! Not supported: disks, networks, PCI, kernels without a 64-bit entry. A guest that asks for a reset ends the boot.
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@
 mod acpi;
 mod console;
 mod devices;
+mod gdb;
 mod kernel;
 mod layout;
 mod machine;
@@ -33,6 +35,9 @@ pub struct Config {
     pub memory_mib: u64,
     /// Processors.
     pub cpus: u32,
+    /// Where a debugger is waited for, before the guest does anything: a port of this host's own, `HOST:PORT`, or the path of
+    /// a socket.
+    pub gdb: Option<String>,
 }
 
 /// How a guest came to its end.

@@ -2,6 +2,7 @@
 
 use crate::console::{self, RawTerminal};
 use crate::devices::Devices;
+use crate::gdb::{self, Door, Place, Turns};
 use crate::layout::{IDENTITY_MAP, TSS};
 use crate::{Config, End, acpi, kernel, memory, vcpu};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -16,9 +17,11 @@ const MOST_CPUS: u32 = 254;
 
 /// A machine with a kernel in it.
 pub struct Machine {
-    vcpus: Vec<Vcpu>,
+    vcpus: Vec<Arc<Vcpu>>,
     devices: Arc<Devices>,
     end: Receiver<Result<End>>,
+    /// Where a debugger is waited for.
+    door: Option<Door>,
     /// Held for as long as the guest may use it.
     memory: memory::GuestMemory,
 }
@@ -37,6 +40,10 @@ impl Machine {
         acpi::write(&memory, cpus)?;
         vcpu::write_page_tables(&memory)?;
 
+        let door = config.gdb.as_deref().map(Door::open).transpose()?;
+        if door.is_some() {
+            gdb::prepare()?;
+        }
         let vm = kvm.create_vm(0).context("KVM_CREATE_VM")?;
         memory::plug(&vm, &memory)?;
         vm.set_identity_map_addr(&IDENTITY_MAP)
@@ -57,13 +64,14 @@ impl Machine {
             if id == 0 {
                 vcpu::start_at(&new, &memory, entry)?;
             }
-            vcpus.push(new);
+            vcpus.push(Arc::new(new));
         }
         let (send, end) = channel();
         Ok(Machine {
             vcpus,
             devices: Arc::new(Devices::new(Arc::new(vm), send)),
             end,
+            door,
             memory,
         })
     }
@@ -72,16 +80,36 @@ impl Machine {
     pub fn run(self) -> Result<End> {
         let terminal = RawTerminal::enter();
         console::start(Arc::clone(&self.devices), terminal.keys()).context("starting the console")?;
+        let socket = self
+            .door
+            .as_ref()
+            .and_then(Door::path)
+            .map(std::path::Path::to_path_buf);
+        let turns = match self.door {
+            None => None,
+            Some(door) => {
+                eprintln!("ring3: waiting for a debugger: {}\r", door.invitation());
+                let (send, events) = channel();
+                let turns = Arc::new(Turns::new(self.vcpus.clone(), send.clone()));
+                let (memory, devices) = (self.memory.clone(), Arc::clone(&self.devices));
+                gdb::start(door, Arc::clone(&turns), memory, devices, (send, events))?;
+                Some(turns)
+            }
+        };
         for (id, vcpu) in self.vcpus.into_iter().enumerate() {
             let devices = Arc::clone(&self.devices);
+            let place = turns.clone().map(|turns| Place { turns, index: id });
             thread::Builder::new()
                 .name(format!("vcpu {id}"))
-                .spawn(move || vcpu::run(&vcpu, &devices))
+                .spawn(move || vcpu::run(&vcpu, &devices, place.as_ref()))
                 .with_context(|| format!("starting processor {id}"))?;
         }
         let end = self.end.recv();
         // What still runs uses the memory until the process ends.
         std::mem::forget(self.memory);
+        if let Some(socket) = socket {
+            let _ = std::fs::remove_file(socket);
+        }
         end.map_err(|_| anyhow!("every processor is gone"))?
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::End;
 use crate::devices::Devices;
+use crate::gdb::Place;
 use crate::layout::{GDT, PAGE_TABLES, ZERO_PAGE};
 use crate::memory::GuestMemory;
 use anyhow::{Context, Result, anyhow};
@@ -136,18 +137,27 @@ fn descriptor(segment: &KvmSegment) -> u64 {
     0xffff | access << 40 | 0xf << 48 | flags << 52
 }
 
-/// Runs a processor until the guest is done; the end, or what went wrong, is told to `devices`.
-pub fn run(vcpu: &Vcpu, devices: &Devices) {
+/// Runs a processor until the guest is done; the end, or what went wrong, is told to `devices`. Where there is a debugger, `place`
+/// is the processor's before it.
+pub fn run(vcpu: &Vcpu, devices: &Devices, place: Option<&Place>) {
+    devices.finish(run_to_end(vcpu, devices, place));
+    if let Some(place) = place {
+        place.leave();
+    }
+}
+
+fn run_to_end(vcpu: &Vcpu, devices: &Devices, place: Option<&Place>) -> Result<End> {
+    if let Some(place) = place {
+        place.wait();
+    }
     loop {
-        match vcpu.run() {
-            Ok(VcpuExit::Shutdown) => return devices.finish(Ok(End::Reset)),
-            Ok(exit) => {
-                if let Err(error) = answer(vcpu, devices, exit) {
-                    return devices.finish(Err(error));
-                }
-            }
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Err(errno) => return devices.finish(Err(anyhow!("KVM_RUN: {errno}"))),
+        match (vcpu.run(), place) {
+            (Ok(VcpuExit::Shutdown), _) => return Ok(End::Reset),
+            (Ok(VcpuExit::Debug(exit)), Some(place)) => place.hit(&exit)?,
+            (Ok(exit), _) => answer(vcpu, devices, exit)?,
+            (Err(Errno::EINTR | Errno::EAGAIN), Some(place)) => place.wait(),
+            (Err(Errno::EINTR | Errno::EAGAIN), None) => {}
+            (Err(errno), _) => return Err(anyhow!("KVM_RUN: {errno}")),
         }
     }
 }

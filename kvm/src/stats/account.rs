@@ -1,6 +1,6 @@
 //! The process's own account: sums over all vCPUs that it ever had.
 
-use super::VcpuStats;
+use super::{VcpuStats, rows};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -80,8 +80,8 @@ impl Vcpus {
     fn totals(&self) -> Totals {
         let vcpus = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |vcpu: &Arc<VcpuStats>| Totals {
-            guest_instructions: vcpu.guest_instructions.get(),
-            guest_ns: vcpu.guest_ns.get(),
+            guest_instructions: vcpu.at(rows::GUEST_INSTRUCTIONS).get(),
+            guest_ns: vcpu.at(rows::GUEST_NS).get(),
             exits: vcpu.exits.get(),
         };
         vcpus.iter().map(of).fold(Totals::default(), Totals::plus)

@@ -1,14 +1,15 @@
-//! What VMs and vCPUs have done: for KVM_GET_STATS_FD, and for the process's own account.
+//! What VMs and vCPUs have done: for KVM_GET_STATS_FD, for `ring3 stat`, and for the process's own account.
 //!
-//! [`rows`] says what is counted, [`table`] is where: in the very file that the client reads, so that reading needs nobody's help.
-//! [`account`] has what is not of the API.
+//! [`rows`] says what is counted, [`table`] is where: on the process's [`board`], a file that anybody who may look at the process
+//! can read, and in the very file that the client reads, so that reading needs nobody's help. [`account`] has sums.
 
 mod account;
+pub mod board;
 mod file;
 pub mod rows;
 mod table;
 
-pub use account::{Counter, Totals, forget, process_totals};
+pub use account::{Counter, Totals, process_totals};
 pub use rows::{Place, StatKind, StatRow, stat};
 pub use table::{Count, Table};
 
@@ -17,34 +18,33 @@ pub(crate) use file::StatsFile;
 use crate::arch::Arch;
 use crate::errno::Errno;
 use account::Account;
+use board::Whose;
 use ring3_host::process::thread_id;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// In a forked child: forgets the parent's VMs.
+pub fn forget() {
+    account::forget();
+    board::forget();
+}
 
 /// What a vCPU has done, counted by its thread.
 #[derive(Debug)]
 pub struct VcpuStats {
-    /// Instructions that the guest retired.
-    pub guest_instructions: Counter,
-    /// Time in guest mode.
-    pub guest_ns: Counter,
-    /// KVM_RUN calls.
-    pub runs: Counter,
     /// Times the engine was left.
     pub exits: Counter,
     shown: Table,
 }
 
 impl VcpuStats {
-    fn new<A: Arch>(id: u32) -> Result<VcpuStats, Errno> {
-        let id = format!("kvm-{}/vcpu-{id}", thread_id());
-        Ok(VcpuStats {
-            guest_instructions: Counter::default(),
-            guest_ns: Counter::default(),
-            runs: Counter::default(),
+    fn new<A: Arch>(vm: u32, id: u32) -> VcpuStats {
+        let name = format!("kvm-{}/vcpu-{id}", thread_id());
+        VcpuStats {
             exits: Counter::default(),
-            shown: Table::new(&id, rows::VCPU, A::VCPU_STATS)?,
-        })
+            shown: Table::new(Whose::Vcpu { vm, id }, &name, rows::VCPU, A::VCPU_STATS),
+        }
     }
 
     /// The number at a place of the table that is shown.
@@ -67,23 +67,29 @@ impl VcpuStats {
 /// What a VM has done, and its vCPUs, those that are gone included.
 #[derive(Debug)]
 pub struct VmStats {
+    /// Its number among the VMs that the process had.
+    number: u32,
     shown: Mutex<Table>,
     vcpus: Account,
 }
 
 impl VmStats {
-    pub(crate) fn new<A: Arch>() -> Result<VmStats, Errno> {
-        let id = format!("kvm-{}", thread_id());
-        Ok(VmStats {
-            shown: Mutex::new(Table::new(&id, rows::VM, A::VM_STATS)?),
+    pub(crate) fn new<A: Arch>() -> VmStats {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("kvm-{}", thread_id());
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let whose = Whose::Vm { vm: number };
+        VmStats {
+            number,
+            shown: Mutex::new(Table::new(whose, &name, rows::VM, A::VM_STATS)),
             vcpus: Account::registered(),
-        })
+        }
     }
 
-    pub(crate) fn add<A: Arch>(&self, id: u32) -> Result<Arc<VcpuStats>, Errno> {
-        let stats = Arc::new(VcpuStats::new::<A>(id)?);
+    pub(crate) fn add<A: Arch>(&self, id: u32) -> Arc<VcpuStats> {
+        let stats = Arc::new(VcpuStats::new::<A>(self.number, id));
         self.vcpus.add(&stats);
-        Ok(stats)
+        stats
     }
 
     /// The table that is shown, for as long as one thread counts.

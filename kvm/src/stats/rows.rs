@@ -130,7 +130,9 @@ pub const VM: &[StatRow] = &[
     stat("remote_tlb_flush_requests", StatKind::Count),
 ];
 
-/// Of a vCPU. `halt_poll_invalid` stays zero: polling ends only for what also ends the halt.
+/// Of a vCPU: Linux's, of which `halt_poll_invalid` stays zero (polling ends only for what also ends the halt), and behind
+/// `blocking` those that only ring3 has. `guest_instructions` has all instructions while `counts_instructions` is one, and
+/// else only those that were interpreted.
 pub const VCPU: &[StatRow] = &[
     stat("halt_successful_poll", StatKind::Count),
     stat("halt_attempted_poll", StatKind::Count),
@@ -143,6 +145,12 @@ pub const VCPU: &[StatRow] = &[
     stat("halt_poll_fail_hist", StatKind::Times),
     stat("halt_wait_hist", StatKind::Times),
     stat("blocking", StatKind::NowTrue),
+    stat("runs", StatKind::Count),
+    stat("guest_ns", StatKind::Time),
+    stat("guest_instructions", StatKind::Count),
+    stat("counts_instructions", StatKind::NowTrue),
+    stat("translations", StatKind::Count),
+    stat("translated_bytes", StatKind::Count),
 ];
 
 macro_rules! places {
@@ -165,4 +173,10 @@ places! {
     HALT_POLL_FAIL_HIST: VCPU, "halt_poll_fail_hist";
     HALT_WAIT_HIST: VCPU, "halt_wait_hist";
     BLOCKING: VCPU, "blocking";
+    RUNS: VCPU, "runs";
+    GUEST_NS: VCPU, "guest_ns";
+    GUEST_INSTRUCTIONS: VCPU, "guest_instructions";
+    COUNTS_INSTRUCTIONS: VCPU, "counts_instructions";
+    TRANSLATIONS: VCPU, "translations";
+    TRANSLATED_BYTES: VCPU, "translated_bytes";
 }

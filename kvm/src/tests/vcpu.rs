@@ -55,7 +55,7 @@ fn a_run_ends_with_an_exit_or_at_once() {
     assert_eq!(vcpu.run(), Err(Errno::EINTR));
     pages.atomic_u8(page::IMMEDIATE_EXIT).store(0, SeqCst);
     assert_eq!(vcpu.run(), Ok(0));
-    assert_eq!(vcpu.vcpu.stats().runs.get(), 3);
+    assert_eq!(vcpu.vcpu.stats().at(rows::RUNS).get(), 3);
 }
 
 fn poll_at_most(machine: &Machine, ns: u64) -> Result<i64, Errno> {

@@ -84,7 +84,7 @@ impl<A: Arch> Vcpu<A> {
                 },
             ),
             shared,
-            stats: vm.stats().add::<A>(id)?,
+            stats: vm.stats().add::<A>(id),
             halt_poll: halt::HaltPoll::default(),
             dirty_ring,
             immediate_exit: std::sync::atomic::AtomicBool::new(false),

@@ -4,6 +4,7 @@
 use super::{KickBits, Owned, Vcpu};
 use crate::arch::{Arch, Vcpus};
 use crate::errno::Errno;
+use crate::stats::rows;
 use ring3_host::signal::RunScope;
 use ring3_uapi::exit::KVM_EXIT_INTR;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ impl<A: Arch> Vcpu<A> {
         self.sample_immediate_exit();
         let kick = self.seat().kick();
         kick.clear_signal();
-        self.stats.runs.add(1);
+        self.stats.at(rows::RUNS).add(1);
         // Ends before the mutex does, so that a signal's handler never runs with the guest's mask.
         let scope = RunScope::enter(kick.word(), KickBits::SIGNAL.bits(), owned.signal_mask);
         let result = <A as Vcpus>::run(self, &mut owned.arch);

@@ -54,7 +54,7 @@ impl<A: Arch> Vm<A> {
         let arch = <A as Vms>::create_vm(kind)?;
         let private = A::LIMITS.memory.private && <A as Vms>::has_private_memory(&arch);
         let seats = Arc::new(Seats::default());
-        let stats = Arc::new(VmStats::new::<A>()?);
+        let stats = Arc::new(VmStats::new::<A>());
         Ok(Arc::new(Vm {
             memory: Memory::new(A::LIMITS.memory, private, &seats, &stats),
             seats,

@@ -58,7 +58,13 @@ const LAYERS: [(&str, &str, &[&str]); 18] = [
     (
         "ring3-cli",
         "front/cli",
-        &["ring3-uapi", "ring3-vmm", "ring3-client", "ring3-trace"],
+        &[
+            "ring3-uapi",
+            "ring3-host",
+            "ring3-vmm",
+            "ring3-client",
+            "ring3-trace",
+        ],
     ),
     ("ring3-guest", "tests/guest", &[]),
     ("ring3-tests", "tests", ANY),

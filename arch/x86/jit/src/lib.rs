@@ -9,7 +9,7 @@
 //!   flags are, [`groups`] which accesses share a lookup; [`emit`] writes instructions.
 //! * [`flat`]: what is special about 32-bit code.
 //! * [`links`]: jumps from page to page, and while they hold; [`callout`]: the operations that handlers do.
-//! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies.
+//! * [`context`]: what translated code finds through GS; [`stubs`]: the code around it; [`memory`]: where it lies; [`perf`]: what profilers hear of it.
 //! * [`fault`]: accesses to memory that the client took away, and divisions that fail; [`x87`]: the x87 state in the host's unit.
 //!
 //! Not supported, and left to the interpreter: code that is neither 64-bit nor, in [`flat`] segments, 32-bit, or at level 1
@@ -24,6 +24,7 @@ mod flat;
 mod groups;
 mod links;
 mod memory;
+mod perf;
 mod registers;
 mod stubs;
 mod trace;
@@ -128,6 +129,15 @@ pub struct Jit {
     apart: FxHashSet<GuestPhys>,
     misses: Misses,
     callouts: u64,
+    made: Made,
+}
+
+/// What was translated, also what is gone by now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    pub translations: u64,
+    /// Of host code.
+    pub bytes: u64,
 }
 
 impl Jit {
@@ -138,7 +148,8 @@ impl Jit {
         }
         let mut memory = CodeMemory::new().ok()?;
         let (stubs, code) = stubs::write(memory.next(), callout::callout as *const () as u64).ok()?;
-        memory.add(&code)?;
+        let at = memory.add(&code)?;
+        perf::stubs((at, &code));
         let mut shadow = ShadowStack::new().ok()?;
         shadow.set_bottom(stubs.return_below);
         let faults = fault::Table::register(memory.start(), memory::SIZE)?;
@@ -160,6 +171,7 @@ impl Jit {
             apart: FxHashSet::default(),
             misses: Misses::default(),
             callouts: 0,
+            made: Made::default(),
         })
     }
 
@@ -275,15 +287,17 @@ impl Jit {
             return None;
         };
         let first_word = self.memory.next_word();
-        let added = self.memory.add(&made.code).is_some()
-            && self.memory.add_cold(&made.cold).is_some()
-            && self.memory.take_words(made.words.len());
-        if !added {
+        let (hot, cold) = (self.memory.add(&made.code), self.memory.add_cold(&made.cold));
+        let taken = self.memory.take_words(made.words.len());
+        let (Some(hot), Some(cold), true) = (hot, cold, taken) else {
             // Full: begin anew. This block's turn comes again.
             blocks.forget_translations();
             self.flush();
             return None;
-        }
+        };
+        perf::translated(linear, setting.user, (hot, &made.code), (cold, &made.cold));
+        self.made.translations += 1;
+        self.made.bytes += (made.code.len() + made.cold.len()) as u64;
         for (n, first) in made.words.iter().enumerate() {
             self.memory.set_word(first_word + n, *first);
         }
@@ -432,7 +446,19 @@ impl Engine {
         if interpreted {
             return Engine(None);
         }
+        perf::start();
         Engine(Jit::new().map(|jit| Box::new(Jit { counting, ..jit })))
+    }
+
+    /// What was translated.
+    #[inline]
+    pub fn made(&self) -> Made {
+        self.0.as_ref().map_or(Made::default(), |jit| jit.made)
+    }
+
+    /// Whether all instructions are counted, and not only those that are interpreted.
+    pub fn counts_all(&self) -> bool {
+        self.0.as_ref().is_none_or(|jit| jit.counting == Counting::Yes)
     }
 }
 

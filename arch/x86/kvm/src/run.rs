@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use ring3_host::addr::GuestPhys;
 use ring3_host::time::{host_tsc, tsc_khz};
 use ring3_kvm::Errno;
+use ring3_kvm::stats::rows;
 use ring3_kvm::vcpu::{KickBits, Polling, Request};
 use ring3_uapi::x86::{KVM_RUN_X86_BUS_LOCK, KVM_X86_NOTIFY_VMEXIT_USER};
 use ring3_uapi::*;
 use ring3_x86_cpu::Leave;
+use ring3_x86_jit::Engine;
 
 use crate::exit::{self, Exit};
 use crate::inject::{self, Injected};
@@ -172,7 +174,8 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
                 .run_with(&mut s.engine, &mut machine, vcpu.seat().kick().word());
             pv_eoi::collect(vcpu, &mut s.unit);
             vapic::withdraw(vcpu, &mut s.unit);
-            account(vcpu, before, (s.cpu.core.instructions, host_tsc()));
+            let after = (s.cpu.core.instructions, host_tsc());
+            account(vcpu, before, after, &s.engine);
             leave
         }
         Injected::Left(leave) => leave,
@@ -186,15 +189,23 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
 }
 
 /// Counts a stay in guest mode, from one pair of instructions and ticks to another.
-fn account(vcpu: &X86Vcpu, before: (u64, u64), after: (u64, u64)) {
+fn account(vcpu: &X86Vcpu, before: (u64, u64), after: (u64, u64), engine: &Engine) {
     let stats = vcpu.stats();
-    stats.guest_instructions.add(after.0.wrapping_sub(before.0));
+    stats
+        .at(rows::GUEST_INSTRUCTIONS)
+        .add(after.0.wrapping_sub(before.0));
     let ticks = u128::from(after.1.wrapping_sub(before.1));
     stats
-        .guest_ns
+        .at(rows::GUEST_NS)
         .add((ticks * 1_000_000 / u128::from(tsc_khz())) as u64);
     stats.exits.add(1);
     stats.at(stats::EXITS).add(1);
+    let made = engine.made();
+    stats
+        .at(rows::COUNTS_INSTRUCTIONS)
+        .set(engine.counts_all().into());
+    stats.at(rows::TRANSLATIONS).set(made.translations);
+    stats.at(rows::TRANSLATED_BYTES).set(made.bytes);
 }
 
 fn handle(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState, leave: Leave) -> Result<Turn, Errno> {

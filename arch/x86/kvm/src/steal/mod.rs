@@ -14,6 +14,7 @@ use ring3_host::addr::GuestPhys;
 use ring3_host::mem::HostFault;
 use ring3_host::time::{host_tsc, thread_cpu_ns, thread_delay_ns, tsc_khz};
 use ring3_kvm::memory::{Lines, SlotPage};
+use ring3_kvm::stats::rows;
 use ring3_kvm::vcpu::Polling;
 use ring3_uapi::x86::pv::{KVM_MSR_ENABLED, KVM_STEAL_RESERVED_MASK, KVM_VCPU_FLUSH_TLB, KVM_VCPU_PREEMPTED};
 
@@ -168,7 +169,7 @@ pub fn back(vcpu: &X86Vcpu, unit: &mut Unit) -> TlbFlush {
     let now = Counted {
         at: host_tsc(),
         delay: thread_delay_ns(),
-        guest: vcpu.stats().guest_ns.get(),
+        guest: vcpu.stats().at(rows::GUEST_NS).get(),
         processor: thread_cpu_ns(),
     };
     let steal = unit.steal;

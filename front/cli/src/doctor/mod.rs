@@ -1,11 +1,15 @@
-//! `ring3 doctor`: what this machine offers, and whether ring3 works on it.
+//! `ring3 doctor`: what this machine offers, what each lack means, and whether ring3 works on it.
+//!
+//! [`host`] looks at processor and kernel, [`guest`] runs guests of a few instructions; here is what has to do with clients.
+
+mod guest;
+mod host;
 
 use crate::run;
-use anyhow::{Result, ensure};
-use ring3_client::{Kvm, Memory, Vcpu, VcpuExit};
+use ring3_client::Kvm;
 use std::env;
+use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::thread::available_parallelism;
 
 /// What a line says.
 enum Finding {
@@ -21,19 +25,29 @@ use Finding::{Bad, Good, Note};
 
 type Check = fn() -> Finding;
 
+const CHECKS: [(&str, Check); 16] = [
+    ("kernel", host::kernel),
+    ("processor", host::processor),
+    ("features", host::features),
+    ("translator", host::translator),
+    ("cpuid", host::cpuid_faulting),
+    ("memory", host::memory),
+    ("huge pages", host::huge_pages),
+    ("dispatch", host::dispatch),
+    ("seccomp", host::seccomp),
+    ("faults", host::userfaultfd),
+    ("guest", guest::interpreted),
+    ("loop", guest::translated),
+    ("library", library),
+    ("preload", preload),
+    ("/dev/kvm", device),
+    ("clients", clients),
+];
+
 /// Prints every finding; fails if one is bad.
 pub fn doctor() -> ExitCode {
-    let checks: [(&str, Check); 7] = [
-        ("processor", processor),
-        ("memory", memory),
-        ("guest", guest),
-        ("library", library),
-        ("preload", preload),
-        ("/dev/kvm", device),
-        ("clients", clients),
-    ];
     let mut code = ExitCode::SUCCESS;
-    for (name, check) in checks {
+    for (name, check) in CHECKS {
         let (mark, text) = match check() {
             Good(text) => ("ok", text),
             Note(text) => ("--", text),
@@ -45,69 +59,6 @@ pub fn doctor() -> ExitCode {
         println!("{mark:<4}{name:<11}{text}");
     }
     code
-}
-
-fn processor() -> Finding {
-    let features: [(&str, bool); 6] = [
-        ("sse4.2", is_x86_feature_detected!("sse4.2")),
-        ("avx", is_x86_feature_detected!("avx")),
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("aes", is_x86_feature_detected!("aes")),
-        ("sha", is_x86_feature_detected!("sha")),
-    ];
-    let has: Vec<&str> = features
-        .iter()
-        .filter(|(_, has)| *has)
-        .map(|(name, _)| *name)
-        .collect();
-    let count = available_parallelism().map_or(1, usize::from);
-    Good(format!(
-        "x86-64, {count} usable, guests can be given {}",
-        has.join(" ")
-    ))
-}
-
-fn memory() -> Finding {
-    match Memory::new(64 << 20) {
-        Ok(_) => Good("64 MiB for a guest can be had".to_string()),
-        Err(errno) => Bad(format!("64 MiB for a guest: {errno}")),
-    }
-}
-
-/// A guest of three instructions, in this process.
-fn guest() -> Finding {
-    match run_a_guest() {
-        Ok(()) => Good("a guest runs in this process".to_string()),
-        Err(error) => Bad(format!("a guest in this process: {error:#}")),
-    }
-}
-
-fn run_a_guest() -> Result<()> {
-    let vm = Kvm::in_process()?.create_vm(0)?;
-    let memory = Memory::new(4096)?;
-    // mov al, 42; out 16, al; hlt
-    memory.write(0, &[0xb0, 42, 0xe6, 16, 0xf4])?;
-    vm.add_memory(0, 0, &memory, 0)?;
-    let vcpu: Vcpu = vm.create_vcpu(0)?;
-    let mut sregs = vcpu.get_sregs()?;
-    (sregs.cs.base, sregs.cs.selector) = (0, 0);
-    vcpu.set_sregs(&sregs)?;
-    let mut regs = vcpu.get_regs()?;
-    regs.rip = 0;
-    vcpu.set_regs(&regs)?;
-    let exit = vcpu.run()?;
-    let VcpuExit::IoOut(io) = exit else {
-        anyhow::bail!("unexpected exit {exit:?}");
-    };
-    ensure!(
-        vcpu.port_data(&io) == [42],
-        "the guest wrote {:?}",
-        vcpu.port_data(&io)
-    );
-    let exit = vcpu.run()?;
-    ensure!(exit == VcpuExit::Hlt, "unexpected exit {exit:?}");
-    Ok(())
 }
 
 fn library() -> Finding {
@@ -159,14 +110,32 @@ pub fn probe() -> ExitCode {
 
 /// The machine's own KVM, which ring3 does without.
 fn device() -> Finding {
-    match Kvm::open() {
-        Err(errno) => Note(format!(
-            "this machine's own does not open ({errno}), nor is it needed"
+    let kvm = match Kvm::open() {
+        Ok(kvm) => kvm,
+        Err(errno) => {
+            return Note(format!(
+                "this machine's own does not open ({errno}), nor is it needed"
+            ));
+        }
+    };
+    let modules = [
+        ("kvm_intel", "VMX"),
+        ("kvm_amd", "SVM"),
+        ("kvm_pvm", "PVM: software too, and without real mode"),
+    ];
+    let by = modules
+        .iter()
+        .find(|(module, _)| Path::new("/sys/module").join(module).exists())
+        .map_or("some module".to_string(), |(module, what)| {
+            format!("{module}, {what}")
+        });
+    match kvm.create_vm(0).and_then(|vm| vm.create_vcpu(0)) {
+        Ok(_) => Note(format!(
+            "this machine's own ({by}) opens and has vCPUs; ring3 does without it"
         )),
-        Ok(kvm) => match kvm.create_vm(0).and_then(|vm| vm.create_vcpu(0)) {
-            Ok(_) => Note("this machine's own opens and has vCPUs; ring3 does without it".to_string()),
-            Err(errno) => Note(format!("this machine's own opens, but has no vCPUs ({errno})")),
-        },
+        Err(errno) => Note(format!(
+            "this machine's own ({by}) opens, but has no vCPUs ({errno}); ring3 has"
+        )),
     }
 }
 
@@ -190,5 +159,23 @@ fn clients() -> Finding {
         ))
     } else {
         Good(found.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_about_the_host_is_said_and_nothing_of_it_is_bad_here() {
+        // What follows needs the built library.
+        for (name, check) in CHECKS.iter().take_while(|(name, _)| *name != "library") {
+            match check() {
+                Good(text) | Note(text) => {
+                    assert!(!text.is_empty() && !text.contains('\n'), "{name}: {text}")
+                }
+                Bad(text) => panic!("{name}: {text}"),
+            }
+        }
     }
 }
