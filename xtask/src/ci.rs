@@ -203,8 +203,17 @@ pub fn lockstep_boot(millions: u64) -> Result<Tally> {
     tests(&mut command)
 }
 
-/// Builds the release `ring3` and `libring3.so`, and returns the path of the former.
+/// Builds the release `ring3`, `libring3.so` and the loader of static programs, and returns the path of the former.
 pub fn build_ring3() -> Result<PathBuf> {
-    run(cargo().args(["build", "--release", "-p", "ring3-cli", "-p", "ring3-preload"]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "ring3-cli",
+        "-p",
+        "ring3-preload",
+        "-p",
+        "ring3-loader",
+    ]))?;
     Ok(places::target().join("release/ring3"))
 }

@@ -1,0 +1,66 @@
+//! Static programs, of each kind that can be made here, do under ring3 what they do without it.
+//!
+//! Each file of `tests/programs` prints what it sees of its own system calls, signals and threads. The kernel is the oracle.
+
+mod support;
+
+use std::process::Output;
+use support::{CAUGHT, Kind, compile, natively, under_ring3};
+
+fn words(output: &Output) -> String {
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    format!("{}\n{out}{err}", output.status)
+}
+
+/// Runs a program in all ways, with these arguments.
+fn compare(name: &str, arguments: &[&str]) {
+    for kind in Kind::all() {
+        let Some(program) = compile(name, kind) else {
+            println!("skipped: no C compiler makes {kind:?} programs here");
+            continue;
+        };
+        let expected = words(&natively(&program, arguments));
+        for caught in CAUGHT {
+            let got = words(&under_ring3(&program, arguments, &[caught]));
+            assert_eq!(got, expected, "{name}, {kind:?}, {caught:?}");
+        }
+    }
+}
+
+#[test]
+fn a_program_begins_and_makes_others_as_natively() {
+    compare("process", &["one", "two words", ""]);
+}
+
+#[test]
+fn signals_arrive_as_natively() {
+    compare("signals", &[]);
+}
+
+#[test]
+fn threads_live_and_end_as_natively() {
+    compare("threads", &[]);
+}
+
+#[test]
+fn seccomp_filters_judge_as_natively() {
+    compare("filters", &[]);
+}
+
+#[test]
+fn a_guest_runs() {
+    for kind in Kind::all() {
+        let Some(program) = compile("guest", kind) else {
+            continue;
+        };
+        for caught in CAUGHT {
+            let output = under_ring3(&program, &[], &[caught]);
+            assert_eq!(
+                words(&output),
+                "exit status: 0\nHi from a guest\n",
+                "{kind:?}, {caught:?}"
+            );
+        }
+    }
+}
