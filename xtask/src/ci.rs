@@ -9,6 +9,7 @@ use ring3_guest::places;
 
 use crate::children::{self, Ended};
 use crate::run::{Tally, cargo, minutes, run, tests};
+use crate::selftests::{Choice, Linkage};
 use crate::{api, kvm_ioctls, lint, selftests};
 
 /// Tests that have a step of their own carry one of these in the reason of their `#[ignore]`.
@@ -21,7 +22,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -64,7 +65,12 @@ const STEPS: [Step; 9] = [
     Step {
         name: "the Linux kernel's selftests",
         minutes: 25,
-        work: || selftests::run(None),
+        work: || selftests::run(Linkage::Dynamic, Choice::All),
+    },
+    Step {
+        name: "some of the selftests, linked statically",
+        minutes: 10,
+        work: || selftests::run(Linkage::Static, Choice::Sample),
     },
     Step {
         name: "the benchmarks run",

@@ -22,6 +22,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use ring3_guest::Accel;
 use ring3_guest::assets::Freshness;
+use selftests::{Choice, Linkage};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Checks, tests and measures ring3")]
@@ -74,6 +75,9 @@ enum Task {
     },
     /// The Linux kernel's own KVM selftests under `ring3 run`
     Selftests {
+        /// Link them statically
+        #[arg(long = "static")]
+        statically: bool,
         /// Run only the tests whose name contains this, and judge only those
         filter: Option<String>,
     },
@@ -131,7 +135,15 @@ fn perform(task: Task) -> Result<()> {
         } => ci::fuzz_ioctls(seconds, count, None),
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
-        Task::Selftests { filter } => selftests::run(filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::Selftests { statically, filter } => {
+            let linkage = if statically {
+                Linkage::Static
+            } else {
+                Linkage::Dynamic
+            };
+            let choice = filter.as_deref().map_or(Choice::All, Choice::With);
+            selftests::run(linkage, choice).and_then(|tally| tally.verdict())
+        }
         Task::KvmUnitTests { accel, filter } => {
             kvm_unit_tests::run(Accel::named(&accel)?, filter.as_deref()).and_then(|tally| tally.verdict())
         }

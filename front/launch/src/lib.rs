@@ -12,6 +12,7 @@ pub use elf::is_static;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,68 @@ pub struct Static {
     /// What to put before the client's arguments instead of the first of them, if the program is an interpreter.
     pub instead: Vec<OsString>,
 }
+
+/// A program to be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    pub path: PathBuf,
+    pub arguments: Vec<OsString>,
+    pub environment: Vec<OsString>,
+}
+
+impl Static {
+    /// The loader, for this program with these arguments and this environment.
+    pub fn started(self, library: &Path, arguments: Vec<OsString>, environment: &[OsString]) -> Started {
+        let arguments = if self.instead.is_empty() {
+            arguments
+        } else {
+            self.instead
+                .into_iter()
+                .chain(arguments.into_iter().skip(1))
+                .collect()
+        };
+        Started {
+            path: library.with_file_name(LOADER),
+            arguments,
+            environment: self::environment(environment, library, Some(&self.program)),
+        }
+    }
+}
+
+/// As [`look`], of a program that may be executed, by the loader beside `library`.
+pub fn loadable(path: &Path, library: &Path) -> Option<Static> {
+    let found = look(path)?;
+    let may = |path: &Path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    (may(path) && library.with_file_name(LOADER).is_file()).then_some(found)
+}
+
+/// The path of what execveat names by a directory's descriptor and a path, or by a program's descriptor and none. A file that has no
+/// name gets a descriptor that stays open, if it is a program that must be loaded.
+pub fn at_descriptor(directory: i32, path: &Path) -> PathBuf {
+    /// Out of the client's way.
+    const HIGH: i32 = 900;
+    if path.is_absolute() || directory == WORKING_DIRECTORY && !path.as_os_str().is_empty() {
+        return path.to_path_buf();
+    }
+    let link = PathBuf::from(format!("/proc/self/fd/{directory}"));
+    let named = if path.as_os_str().is_empty() {
+        link
+    } else {
+        link.join(path)
+    };
+    if let Ok(name) = std::fs::canonicalize(&named) {
+        return name;
+    }
+    let kept = look(&named).and_then(|_| {
+        let kept = rustix::io::fcntl_dupfd_cloexec(File::open(&named).ok()?, HIGH).ok()?;
+        rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty()).ok()?;
+        Some(format!("/proc/self/fd/{}", kept.into_raw_fd()).into())
+    });
+    kept.unwrap_or(named)
+}
+
+/// `AT_FDCWD`.
+const WORKING_DIRECTORY: i32 = -100;
 
 /// What is to be loaded in place of `path`, if it is linked statically. Allocates nothing unless it is, or is a script.
 pub fn look(path: &Path) -> Option<Static> {

@@ -7,7 +7,6 @@
 use crate::entry::{self, Resume};
 use crate::image;
 use crate::thread::*;
-use ring3_host::signal::Handled;
 use rustix::io::Errno;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -123,14 +122,6 @@ pub fn enter(uc: &mut libc::ucontext_t, thread: &Thread) -> Resume {
     registers[REG_RCX as usize] = after;
     registers[REG_R11 as usize] = std::ptr::from_ref(thread) as i64;
     registers[REG_RIP as usize] = entry::enter() as i64;
-    thread.restart_at.set(after as u64 - LENGTH);
+    thread.caught.set(true);
     Resume::AsWas
-}
-
-/// Bytes of a SYSCALL instruction.
-const LENGTH: u64 = 2;
-
-/// An instruction of the client's that ring3 has trap.
-pub fn instruction(_signal: i32, _code: i32, _uc: &mut libc::ucontext_t) -> Handled {
-    Handled::No
 }

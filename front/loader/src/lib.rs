@@ -6,12 +6,13 @@
 //! `libring3.so` stands before, as a client does that is linked dynamically. Signals are the client's ([`signal`]), and its own
 //! seccomp filters are evaluated here ([`seccomp`]), since in the kernel they would be ring3's, too.
 //!
-//! Not supported: 32-bit system calls, restartable sequences, processes that share memory otherwise than by `vfork`, and programs that
+//! Not supported: 32-bit system calls, processes that share memory otherwise than by `vfork`, and programs that
 //! gain privileges when they are executed.
 
 mod area;
 mod calls;
 mod catch;
+mod cpuid;
 mod dispatch;
 mod elf;
 mod entry;
@@ -19,6 +20,7 @@ mod image;
 mod process;
 mod seccomp;
 mod signal;
+mod sites;
 mod stack;
 mod thread;
 
@@ -121,6 +123,8 @@ fn begin(
     thread.set_register(REG_CSGSFS, 0);
     front::leave_signals(actions::handle);
     actions::own();
+    cpuid::begin();
+    sites::begin(&image);
     Ok(thread)
 }
 

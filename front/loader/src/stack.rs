@@ -26,9 +26,6 @@ const PLATFORM: u64 = 15;
 const BASE_PLATFORM: u64 = 24;
 const RANDOM: u64 = 25;
 const EXECFN: u64 = 31;
-// Restartable sequences are not offered: the C library that ring3 uses has the thread's registration.
-const RSEQ_FEATURE_SIZE: u64 = 27;
-const RSEQ_ALIGN: u64 = 28;
 
 /// Bytes that end at an address, laid from the top down.
 struct Below {
@@ -70,7 +67,7 @@ pub fn contents(start: &Start<'_>, image: &Image, top: u64) -> Vec<u8> {
     let platform = below.string(&OsString::from("x86_64"));
     below.align(16, 0);
     let random = below.put(&start.random);
-    let auxiliary = start.auxiliary.iter().filter_map(|(kind, value)| {
+    let auxiliary = start.auxiliary.iter().map(|(kind, value)| {
         let value = match *kind {
             PHDR => image.headers,
             PHENT => 56,
@@ -80,10 +77,9 @@ pub fn contents(start: &Start<'_>, image: &Image, top: u64) -> Vec<u8> {
             PLATFORM | BASE_PLATFORM => platform,
             RANDOM => random,
             EXECFN => path,
-            RSEQ_FEATURE_SIZE | RSEQ_ALIGN => return None,
             _ => *value,
         };
-        Some([*kind, value])
+        [*kind, value]
     });
     let mut words = vec![arguments.len() as u64];
     words.extend(arguments);
@@ -124,7 +120,7 @@ mod tests {
             environment: &[b],
             path: &path,
             random: [7; 16],
-            auxiliary: &[(ENTRY, 1), (RSEQ_ALIGN, 32), (RANDOM, 1), (EXECFN, 1), (6, 4096)],
+            auxiliary: &[(ENTRY, 1), (RANDOM, 1), (EXECFN, 1), (6, 4096)],
         };
         let top = 0x7000;
         let bytes = contents(&start, &image, top);

@@ -68,6 +68,10 @@ pub struct Thread {
     pub extended: Extended,
     /// Where the client is, while ring3 works for it.
     pub registers: [Cell<u64>; 23],
+    /// The thread itself, for who has it from the GS base.
+    pub this: Cell<*const Thread>,
+    /// Whether the call that is being served was caught by a signal.
+    pub caught: Cell<bool>,
     /// The client's thread-local storage, and ring3's.
     pub client_fs: Cell<u64>,
     pub host_fs: Cell<u64>,
@@ -93,12 +97,11 @@ pub struct Thread {
     pub signal_stack: Cell<[u64; 3]>,
     /// The number of the client's system call that was interrupted before it began, and may be made again; [`NO_CALL`] if none was.
     pub restart: Cell<u64>,
-    /// Where that call is.
-    pub restart_at: Cell<u64>,
     /// Which word to clear, and wake, when the thread ends.
     pub clear_at_exit: Cell<u64>,
     pub robust_list: Cell<u64>,
-    pub gs: Cell<u64>,
+    /// The client's registration for restartable sequences: address, length, signature; no address if there is none.
+    pub sequences: Cell<[u64; 3]>,
     pub process: Cell<*const Process>,
     /// Its number, once it has begun.
     pub tid: AtomicU32,

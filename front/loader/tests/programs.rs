@@ -5,7 +5,7 @@
 mod support;
 
 use std::process::Output;
-use support::{CAUGHT, Kind, compile, natively, under_ring3};
+use support::{CAUGHT, Kind, compile, natively, preloaded, under_ring3};
 
 fn words(output: &Output) -> String {
     let out = String::from_utf8_lossy(&output.stdout);
@@ -46,6 +46,28 @@ fn threads_live_and_end_as_natively() {
 #[test]
 fn seccomp_filters_judge_as_natively() {
     compare("filters", &[]);
+}
+
+#[test]
+fn whatever_executes_a_static_program_is_followed() {
+    let executes = compile("executes", Kind::Dynamic).expect("there is a C compiler");
+    for kind in Kind::all() {
+        let Some(program) = compile("count", kind) else {
+            continue;
+        };
+        let path = program.to_str().expect("a plain path");
+        // Natively it is served by the machine, if that has the device.
+        let expected = words(&natively(&executes, &[path])).replace(": 8\n", ": 7\n");
+        assert_eq!(words(&preloaded(&executes, &[path])), expected, "{kind:?}");
+        // And from a static program.
+        let executes = compile("executes", kind).expect("as above");
+        assert_eq!(words(&under_ring3(&executes, &[path], &[])), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn calls_that_are_made_often_are_answered_as_natively() {
+    compare("hot", &[]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! dynamically linked client makes without the C library, and `fopen` of the device.
 
 mod cancel;
+mod exec;
 mod exits;
 mod files;
 mod guest_memfd;

@@ -10,7 +10,7 @@ use crate::entry;
 use crate::process::Kind;
 use crate::signal::{block_all, for_kernel, set_kernel_mask};
 use crate::thread::*;
-use crate::{area, catch, seccomp};
+use crate::{area, catch, seccomp, sites};
 use ring3_host::user::UserPtr;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::sync::atomic::Ordering::Relaxed;
@@ -273,6 +273,7 @@ fn with_area(work: impl FnOnce(*mut Thread) -> Outcome) -> Outcome {
 pub extern "C" fn vforked(thread: &'static Thread) {
     debug_assert_eq!(thread.process().kind, Kind::Vforked);
     threads::use_signal_stack(thread);
+    sites::thread(thread);
     if catch::thread(thread).is_err() {
         crate::die("the kernel does not catch system calls in a child");
     }

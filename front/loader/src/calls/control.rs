@@ -3,9 +3,12 @@
 use super::{Call, Outcome, done, failed};
 use crate::seccomp;
 use crate::signal::calls::fault;
+use crate::sites;
 use crate::thread::Thread;
 use ring3_host::user::UserPtr;
 
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_GET_GS: u64 = 0x1004;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 /// Where user memory ends.
@@ -22,6 +25,14 @@ pub fn arch_prctl(thread: &Thread, call: &Call) -> Outcome {
         ARCH_GET_FS => {
             let told = UserPtr::new(address).write(&thread.client_fs.get());
             done(told.map(|()| 0).map_err(fault))
+        }
+        ARCH_SET_GS => {
+            sites::give_up_gs();
+            call.pass(thread)
+        }
+        // As long as the client sets none, it is zero as far as it knows.
+        ARCH_GET_GS if !sites::gs_is_the_clients() => {
+            done(UserPtr::new(address).write(&0u64).map(|()| 0).map_err(fault))
         }
         _ => call.pass(thread),
     }

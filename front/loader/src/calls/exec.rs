@@ -9,9 +9,9 @@ use crate::signal::{for_kernel, set_kernel_mask};
 use crate::thread::Thread;
 use ring3_host::mem::HostFault;
 use ring3_host::user::UserPtr;
-use ring3_launch::{FILTERS, LOADER, entry};
+use ring3_launch::{FILTERS, Started, entry};
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,21 +19,15 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Strings that there may be; Linux looks at their bytes instead.
 const MOST: usize = 1 << 20;
 
-/// What execve is asked for.
-struct Wanted {
-    path: CString,
-    arguments: Vec<OsString>,
-    environment: Vec<OsString>,
-}
-
 pub fn execve(thread: &Thread, call: &Call) -> Outcome {
     let [path, arguments, environment, ..] = call.arguments;
-    let Some(mut path) = path_at(path) else {
+    let Some(path) = path_at(path) else {
         return failed(libc::EFAULT);
     };
     if is_own_program(path.to_bytes()) {
-        path = CString::new(thread.process().program.as_os_str().as_bytes()).unwrap_or_default();
+        return execute(thread, thread.process().program.clone(), arguments, environment);
     }
+    let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
     execute(thread, path, arguments, environment)
 }
 
@@ -42,89 +36,37 @@ pub fn execveat(thread: &Thread, call: &Call) -> Outcome {
     let Some(path) = path_at(path) else {
         return failed(libc::EFAULT);
     };
-    let bytes = path.to_bytes();
-    if bytes.starts_with(b"/") || dir as i32 == libc::AT_FDCWD && !bytes.is_empty() {
-        return execute(thread, path, arguments, environment);
-    }
-    if bytes.is_empty() && flags as i32 & libc::AT_EMPTY_PATH == 0 {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    if path.as_os_str().is_empty() && flags as i32 & libc::AT_EMPTY_PATH == 0 {
         return failed(libc::ENOENT);
     }
-    let link = PathBuf::from(format!("/proc/self/fd/{}", dir as i32));
-    let named = if bytes.is_empty() {
-        link.clone()
-    } else {
-        link.join(OsStr::from_bytes(bytes))
-    };
-    let named = match std::fs::canonicalize(&named) {
-        Ok(named) => named,
-        // A file without a name. Its descriptor has to be there when the loader opens it.
-        Err(_) if ring3_launch::look(&link).is_some() => match rustix::io::dup(borrowed(dir)) {
-            Ok(kept) => {
-                use std::os::fd::IntoRawFd;
-                PathBuf::from(format!("/proc/self/fd/{}", kept.into_raw_fd()))
-            }
-            Err(error) => return failed(error.raw_os_error()),
-        },
-        Err(_) => named,
-    };
-    let path = CString::new(named.into_os_string().into_vec()).unwrap_or_default();
-    execute(thread, path, arguments, environment)
+    let named = ring3_launch::at_descriptor(dir as i32, path);
+    execute(thread, named, arguments, environment)
 }
 
-fn borrowed<'a>(fd: u64) -> std::os::fd::BorrowedFd<'a> {
-    // SAFETY: the client's number, used for one call, to which the kernel answers EBADF if it is none.
-    unsafe { std::os::fd::BorrowedFd::borrow_raw((fd as i32).max(0)) }
-}
-
-fn execute(thread: &Thread, path: CString, arguments: u64, environment: u64) -> Outcome {
+fn execute(thread: &Thread, program: PathBuf, arguments: u64, environment: u64) -> Outcome {
     let (Ok(arguments), Ok(environment)) = (strings(arguments), strings(environment)) else {
         return failed(libc::EFAULT);
     };
-    let wanted = Wanted {
-        path,
-        arguments,
-        environment,
-    };
     let library = &thread.process().library;
-    let loader = library.with_file_name(LOADER);
-    let program = Path::new(OsStr::from_bytes(wanted.path.to_bytes()));
-    let found = ring3_launch::look(program).filter(|_| may_execute(program));
-    let filters = match seccomp::handed::file(thread).transpose() {
-        Ok(filters) => filters,
-        Err(error) => return failed(error.raw_os_error().unwrap_or(libc::ENOMEM)),
-    };
-    let wanted = match found {
-        Some(found) if loader.is_file() => Wanted {
-            path: CString::new(loader.into_os_string().into_vec()).unwrap_or_default(),
-            arguments: if found.instead.is_empty() {
-                wanted.arguments
-            } else {
-                found
-                    .instead
-                    .into_iter()
-                    .chain(wanted.arguments.into_iter().skip(1))
-                    .collect()
-            },
-            environment: {
-                let mut all = ring3_launch::environment(&wanted.environment, library, Some(&found.program));
-                all.extend(
-                    filters
-                        .as_ref()
-                        .map(|fd| entry(FILTERS, fd.as_raw_fd().to_string().as_ref())),
-                );
-                all
-            },
-        },
-        _ => Wanted {
-            environment: ring3_launch::environment(&wanted.environment, library, None),
-            ..wanted
+    let started = match ring3_launch::loadable(&program, library) {
+        Some(found) => {
+            let filters = match seccomp::handed::file(thread).transpose() {
+                Ok(filters) => filters,
+                Err(error) => return failed(error.raw_os_error().unwrap_or(libc::ENOMEM)),
+            };
+            let mut started = found.started(library, arguments, &environment);
+            let handed = |fd: &OwnedFd| entry(FILTERS, fd.as_raw_fd().to_string().as_ref());
+            started.environment.extend(filters.as_ref().map(handed));
+            return become_program(thread, &started);
+        }
+        None => Started {
+            path: program,
+            arguments,
+            environment: ring3_launch::environment(&environment, library, None),
         },
     };
-    become_program(thread, &wanted)
-}
-
-fn may_execute(path: &Path) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    become_program(thread, &started)
 }
 
 /// Strings by an array of their addresses, which may be missing.
@@ -163,7 +105,7 @@ fn string(address: u64) -> Result<Vec<u8>, HostFault> {
 }
 
 /// The system call. What the kernel hands on to the new program, the mask and what is ignored, is the client's.
-fn become_program(thread: &Thread, wanted: &Wanted) -> Outcome {
+fn become_program(thread: &Thread, wanted: &Started) -> Outcome {
     let c_strings = |all: &[OsString]| -> Vec<CString> {
         all.iter()
             .map(|one| CString::new(one.as_bytes()).unwrap_or_default())
@@ -176,6 +118,7 @@ fn become_program(thread: &Thread, wanted: &Wanted) -> Outcome {
             .chain([std::ptr::null()])
             .collect()
     };
+    let path = CString::new(wanted.path.as_os_str().as_bytes()).unwrap_or_default();
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
     let actions = &thread.process().actions;
     let mask = thread.mask.load(Relaxed);
@@ -183,14 +126,7 @@ fn become_program(thread: &Thread, wanted: &Wanted) -> Outcome {
     actions.leave_to_kernel();
     set_kernel_mask(mask);
     // SAFETY: the path and the strings are there, in arrays that end with null. It returns only if it fails.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_execve,
-            wanted.path.as_ptr(),
-            argv.as_ptr(),
-            envp.as_ptr(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_execve, path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     let outcome = super::of_library(result);
     actions.take_from_kernel();
     set_kernel_mask(for_kernel(mask));

@@ -5,7 +5,7 @@ use crate::signal::block_all;
 use crate::signal::calls::fault;
 use crate::signal::{for_kernel, set_kernel_mask};
 use crate::thread::*;
-use crate::{area, catch, entry};
+use crate::{area, catch, entry, sites};
 use ring3_host::user::UserPtr;
 use std::ffi::c_void;
 use std::sync::atomic::AtomicI32;
@@ -79,11 +79,33 @@ pub fn begin(thread: &Thread) {
     // SAFETY: a plain question.
     thread.tid.store(unsafe { libc::gettid() } as u32, Relaxed);
     thread.host_fs.set(fs());
+    give_up_sequences(thread.host_fs.get());
     use_signal_stack(thread);
+    sites::thread(thread);
     if catch::thread(thread).is_err() {
         crate::die("the kernel does not catch system calls in a thread");
     }
     set_kernel_mask(for_kernel(thread.mask.load(Relaxed)));
+}
+
+/// A thread may have one registration for restartable sequences. The C library that ring3 uses gives up its own for the client's.
+fn give_up_sequences(fs: u64) {
+    const SIGNATURE: u64 = 0x5305_3053;
+    /// As the first kernels had it, and libraries register unless they know of more.
+    const SIZE: u64 = 32;
+    // SAFETY: the symbols, where there are any, are words; and the kernel refuses what is not registered.
+    unsafe {
+        let word = |name: &std::ffi::CStr| libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
+        let (offset, size) = (word(c"__rseq_offset"), word(c"__rseq_size"));
+        if offset.is_null() || size.is_null() || *size.cast::<u32>() == 0 {
+            return;
+        }
+        let at = fs.wrapping_add_signed(*offset.cast::<i64>());
+        let size = u64::from(*size.cast::<u32>()).next_multiple_of(SIZE);
+        if libc::syscall(libc::SYS_rseq, at, SIZE, UNREGISTER, SIGNATURE) != 0 && size != SIZE {
+            libc::syscall(libc::SYS_rseq, at, size, UNREGISTER, SIGNATURE);
+        }
+    }
 }
 
 fn fs() -> u64 {
@@ -117,8 +139,28 @@ fn end(thread: &Thread) {
     unsafe { area::give_back(std::ptr::from_ref(thread).cast_mut()) };
 }
 
-/// Tells those that wait for the thread's end, and for what it holds.
+/// Registers or, with the flag, unregisters.
+const UNREGISTER: u64 = 1;
+
+pub fn rseq(thread: &Thread, call: &Call) -> Outcome {
+    let outcome = call.pass(thread);
+    if outcome == Outcome::Value(0) {
+        let [at, len, flags, signature, ..] = call.arguments;
+        let gone = flags & UNREGISTER != 0;
+        thread
+            .sequences
+            .set(if gone { [0; 3] } else { [at, len, signature] });
+    }
+    outcome
+}
+
+/// Tells those that wait for the thread's end, and for what it holds. They may take the client's memory away then.
 pub fn release(thread: &Thread) {
+    let [at, len, signature] = thread.sequences.get();
+    if at != 0 {
+        // SAFETY: the kernel refuses what is not registered.
+        unsafe { libc::syscall(libc::SYS_rseq, at, len, UNREGISTER, signature) };
+    }
     let list = thread.robust_list.get();
     if list != 0 {
         // SAFETY: a plain question.
@@ -201,9 +243,4 @@ pub fn get_robust_list(thread: &Thread, call: &Call) -> Outcome {
         .write(&thread.robust_list.get())
         .and_then(|()| UserPtr::new(len).write(&HEAD));
     done(told.map(|()| 0).map_err(fault))
-}
-
-/// Restartable sequences are the C library's that ring3 uses; the client's does without.
-pub fn rseq(_: &Thread, _: &Call) -> Outcome {
-    failed(libc::ENOSYS)
 }

@@ -15,7 +15,9 @@ mod frame;
 pub use frame::{format, reset};
 
 use crate::catch;
+use crate::cpuid::{self, Whose};
 use crate::entry::{self, INTERRUPTED, Resume};
+use crate::sites;
 use crate::thread::*;
 use frame::{Interrupted, State};
 use ring3_host::signal::{Action, FAULTS, Handled, SigSet, front};
@@ -55,7 +57,7 @@ pub unsafe extern "C" fn on_signal(
         if signal == libc::SIGSYS && catch::is_call(code) {
             return catch::enter(uc, thread);
         }
-        if by_instruction && catch::instruction(signal, code, uc) == Handled::Yes {
+        if by_instruction && (sites::met(signal, uc) || cpuid::answer(signal, code, uc, Whose::Client)) {
             return Resume::AsWas;
         }
         // SAFETY: the kernel's siginfo, whole.
@@ -64,7 +66,9 @@ pub unsafe extern "C" fn on_signal(
     }
     if by_instruction {
         // SAFETY: as given.
-        if unsafe { front::fault(signal, info, context) } == Handled::No {
+        if !cpuid::answer(signal, code, uc, Whose::Ring3)
+            && unsafe { front::fault(signal, info, context) } == Handled::No
+        {
             default_action(signal, None);
         }
         return Resume::AsWas;
@@ -95,11 +99,15 @@ pub unsafe extern "C" fn on_foreign_signal(
     info: *mut libc::siginfo_t,
     context: *mut libc::ucontext_t,
 ) {
-    // SAFETY: as given.
-    let by_instruction = FAULTS.has(signal) && unsafe { (*info).si_code } > 0;
-    // SAFETY: as given.
-    if by_instruction && unsafe { front::fault(signal, info, context) } == Handled::Yes {
-        return;
+    // SAFETY: the kernel passes both, valid until we return, and to us alone.
+    let (code, uc) = unsafe { ((*info).si_code, &mut *context) };
+    if FAULTS.has(signal) && code > 0 {
+        // SAFETY: as given.
+        if cpuid::answer(signal, code, uc, Whose::Ring3)
+            || unsafe { front::fault(signal, info, context) } == Handled::Yes
+        {
+            return;
+        }
     }
     default_action(signal, None);
 }
@@ -287,10 +295,13 @@ pub extern "C" fn deliver(thread: &'static Thread) {
     set_kernel_mask(for_kernel(thread.mask.load(Relaxed)));
 }
 
+/// Bytes of a SYSCALL instruction, which is there behind each way into ring3.
+const SYSCALL: u64 = 2;
+
 /// The client makes its call again.
 fn again(thread: &Thread, number: u64) {
     thread.set_register(REG_RAX, number);
-    thread.set_register(REG_RIP, thread.restart_at.get());
+    thread.set_register(REG_RIP, thread.register(REG_RIP) - SYSCALL);
 }
 
 /// The dispatcher made a call that ended as by [`INTERRUPTED`]: whether it is made again is known when the signal is delivered.

@@ -13,6 +13,8 @@ pub enum Kind {
     StaticPie,
     /// With another C library.
     Musl,
+    /// Not static at all.
+    Dynamic,
 }
 
 const MULTIARCH: &str = "/usr/include/x86_64-linux-gnu";
@@ -27,6 +29,7 @@ impl Kind {
         match self {
             Kind::Static => ("cc", &["-static"]),
             Kind::StaticPie => ("cc", &["-static-pie"]),
+            Kind::Dynamic => ("cc", &[]),
             Kind::Musl => (
                 "musl-gcc",
                 &["-static", "-idirafter", "/usr/include", "-idirafter", MULTIARCH],
@@ -74,6 +77,13 @@ pub fn natively(program: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .expect("the program was just made")
+}
+
+/// A dynamically linked program.
+pub fn preloaded(program: &Path, arguments: &[&str]) -> Output {
+    let mut command = plain(Command::new(program));
+    command.args(arguments).env("LD_PRELOAD", library());
+    command.output().expect("the program was just made")
 }
 
 pub fn under_ring3(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
