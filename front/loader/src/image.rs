@@ -41,6 +41,14 @@ pub fn load(path: &Path) -> Result<Image, String> {
         .read_to_end(&mut head)
         .map_err(|error| error.to_string())?;
     let elf = Elf::parse(&head).map_err(|error| error.to_string())?;
+    let len = file.metadata().map_err(|error| error.to_string())?.len();
+    if elf
+        .loads
+        .iter()
+        .any(|segment| segment.offset + segment.in_file > len)
+    {
+        return Err("it is shorter than its program headers say".to_string());
+    }
     let base = reserve(&elf).map_err(|error| format!("there is no room for it in memory: {error}"))?;
     for segment in &elf.loads {
         map(&file, segment, base).map_err(|error| format!("mapping it: {error}"))?;

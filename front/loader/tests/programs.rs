@@ -71,6 +71,21 @@ fn calls_that_are_made_often_are_answered_as_natively() {
 }
 
 #[test]
+fn a_file_that_is_no_whole_program_is_refused() {
+    let program = compile("count", Kind::Static).expect("there is a C compiler");
+    let whole = std::fs::read(&program).expect("it was just made");
+    let cut = program.with_extension("cut");
+    for (len, why) in [
+        (100, "its program headers are not at its beginning"),
+        (5000, "it is shorter than its program headers say"),
+    ] {
+        std::fs::write(&cut, &whole[..len]).expect("there is room");
+        let expected = format!("exit status: 126\nring3: {}: {why}\n", cut.display());
+        assert_eq!(words(&under_ring3(&cut, &[], &[])), expected);
+    }
+}
+
+#[test]
 fn a_guest_runs() {
     for kind in Kind::all() {
         let Some(program) = compile("guest", kind) else {

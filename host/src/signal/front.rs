@@ -32,10 +32,15 @@ pub unsafe fn fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc:
     unsafe { handler::own_fault(signal, &*info, &mut *context) }
 }
 
+/// A signal came on this thread that the mask of a run lets in: the vCPU on it is to leave.
+pub fn kick() {
+    scope::note_signal();
+}
+
 /// A handler of the client's is due on this thread, and waits until ring3's work is done: the vCPU on it, or the next, is to leave.
 pub fn due() {
     scope::set_due(true);
-    scope::note_signal();
+    kick();
 }
 
 /// What was due has run.

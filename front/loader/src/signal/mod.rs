@@ -66,16 +66,14 @@ pub unsafe extern "C" fn on_signal(
     }
     if by_instruction {
         // SAFETY: as given.
-        if !cpuid::answer(signal, code, uc, Whose::Ring3)
-            && unsafe { front::fault(signal, info, context) } == Handled::No
-        {
+        if unsafe { own_fault(signal, info, context) } == Handled::No {
             default_action(signal, None);
         }
         return Resume::AsWas;
     }
     // SAFETY: the kernel's siginfo, whole.
     keep(signal, unsafe { &*info.cast::<Info>() }, uc, thread);
-    if entry::calling().contains(&rip) {
+    if entry::calling().contains(&rip) && thread.pending.load(Relaxed) != 0 {
         uc.uc_mcontext.gregs[libc::REG_RIP as usize] = entry::not_called() as i64;
     }
     if !entry::leaving().contains(&rip) {
@@ -90,6 +88,20 @@ pub unsafe extern "C" fn on_signal(
     Resume::Host
 }
 
+/// An instruction of ring3's raised a signal.
+///
+/// # Safety
+/// Both are what the kernel passed to its handler.
+unsafe fn own_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) -> Handled {
+    // SAFETY: valid until the handler returns, and the handler's alone.
+    let (code, uc) = unsafe { ((*info).si_code, &mut *context) };
+    if cpuid::answer(signal, code, uc, Whose::Ring3) {
+        return Handled::Yes;
+    }
+    // SAFETY: as given.
+    unsafe { front::fault(signal, info, context) }
+}
+
 /// A signal on one of ring3's own threads: they block all but faults.
 ///
 /// # Safety
@@ -99,15 +111,11 @@ pub unsafe extern "C" fn on_foreign_signal(
     info: *mut libc::siginfo_t,
     context: *mut libc::ucontext_t,
 ) {
-    // SAFETY: the kernel passes both, valid until we return, and to us alone.
-    let (code, uc) = unsafe { ((*info).si_code, &mut *context) };
-    if FAULTS.has(signal) && code > 0 {
-        // SAFETY: as given.
-        if cpuid::answer(signal, code, uc, Whose::Ring3)
-            || unsafe { front::fault(signal, info, context) } == Handled::Yes
-        {
-            return;
-        }
+    // SAFETY: as given.
+    let by_instruction = FAULTS.has(signal) && unsafe { (*info).si_code } > 0;
+    // SAFETY: as given.
+    if by_instruction && unsafe { own_fault(signal, info, context) } == Handled::Yes {
+        return;
     }
     default_action(signal, None);
 }
@@ -222,8 +230,12 @@ fn keep(signal: i32, info: &Info, uc: &mut libc::ucontext_t, thread: &Thread) {
         }
     } else {
         *mask_in(uc) |= bit;
-        // Blocked, and let in by the mask of a vCPU's run, it ends that, and is pending after it.
-        if blocked & bit != 0 || twice {
+        if blocked & bit != 0 {
+            // Let in by the mask of a vCPU's run, it ends that, and is pending after it.
+            queue_to_self(signal, info);
+            return front::kick();
+        }
+        if twice {
             queue_to_self(signal, info);
         } else {
             post(thread, signal, info);
