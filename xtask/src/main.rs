@@ -44,7 +44,11 @@ enum Task {
     /// Unit and integration tests of all crates
     Test,
     /// The tests of the API again, as a client that opens /dev/kvm under `ring3 run`
-    Api,
+    Api {
+        /// Link it statically
+        #[arg(long = "static")]
+        statically: bool,
+    },
     /// Debian boots under QEMU on ring3, and its devices, console and monitor work
     E2e {
         /// ring3, tcg (shows that the tests themselves are right) or kvm (the machine's own)
@@ -123,7 +127,7 @@ fn perform(task: Task) -> Result<()> {
             lint::Depth::Full
         }),
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
-        Task::Api => api::run().and_then(|tally| tally.verdict()),
+        Task::Api { statically } => api::run(Linkage::of(statically)).and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Fuzz {
             seconds,
@@ -136,11 +140,7 @@ fn perform(task: Task) -> Result<()> {
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Selftests { statically, filter } => {
-            let linkage = if statically {
-                Linkage::Static
-            } else {
-                Linkage::Dynamic
-            };
+            let linkage = Linkage::of(statically);
             let choice = filter.as_deref().map_or(Choice::All, Choice::With);
             selftests::run(linkage, choice).and_then(|tally| tally.verdict())
         }

@@ -58,6 +58,17 @@ pub enum Linkage {
     Static,
 }
 
+impl Linkage {
+    /// As the option says.
+    pub fn of(statically: bool) -> Linkage {
+        if statically {
+            Linkage::Static
+        } else {
+            Linkage::Dynamic
+        }
+    }
+}
+
 /// Which tests are run, of those whose expectation is judged.
 #[derive(Clone, Copy, Debug)]
 pub enum Choice<'a> {
