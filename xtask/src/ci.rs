@@ -9,6 +9,7 @@ use ring3_guest::places;
 
 use crate::children::{self, Ended};
 use crate::run::{Tally, cargo, minutes, run, tests};
+use crate::selftests::{Choice, Linkage};
 use crate::{api, kvm_ioctls, lint, selftests};
 
 /// Tests that have a step of their own carry one of these in the reason of their `#[ignore]`.
@@ -49,7 +50,7 @@ const STEPS: [Step; 10] = [
     Step {
         name: "the API's tests under ring3 run",
         minutes: 10,
-        work: api::run,
+        work: || api::run(Linkage::Dynamic),
     },
     Step {
         name: "end-to-end tests",
@@ -69,7 +70,12 @@ const STEPS: [Step; 10] = [
     Step {
         name: "the Linux kernel's selftests",
         minutes: 25,
-        work: || selftests::run(None),
+        work: || selftests::run(Linkage::Dynamic, Choice::All),
+    },
+    Step {
+        name: "some of the selftests, linked statically",
+        minutes: 10,
+        work: || selftests::run(Linkage::Static, Choice::Sample),
     },
     Step {
         name: "the benchmarks run",
@@ -229,8 +235,17 @@ pub fn lockstep_boot(millions: u64) -> Result<Tally> {
     tests(&mut command)
 }
 
-/// Builds the release `ring3` and `libring3.so`, and returns the path of the former.
+/// Builds the release `ring3`, `libring3.so` and the loader of static programs, and returns the path of the former.
 pub fn build_ring3() -> Result<PathBuf> {
-    run(cargo().args(["build", "--release", "-p", "ring3-cli", "-p", "ring3-preload"]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "ring3-cli",
+        "-p",
+        "ring3-preload",
+        "-p",
+        "ring3-loader",
+    ]))?;
     Ok(places::target().join("release/ring3"))
 }
