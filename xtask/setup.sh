@@ -8,6 +8,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What xtask is to do, if that is the command.
+task=${3-}
+
 # The oldest Rust that ring3 is checked with.
 rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 cargo_home=${CARGO_HOME:-~/.cargo}
@@ -34,6 +37,8 @@ install_packages() {
     is_there qemu-system-x86_64 || packages+=(qemu-system-x86)
     is_there xz || packages+=(xz-utils)
     is_there make || packages+=(make)
+    # Another C library, for static programs that tests make.
+    [ "$task" = demo ] || is_there musl-gcc || packages+=(musl-tools)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
     rust_is_there || is_there curl || packages+=(curl)
     local program
