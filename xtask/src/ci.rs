@@ -9,7 +9,7 @@ use ring3_guest::places;
 
 use crate::children::{self, Ended};
 use crate::run::{Tally, cargo, minutes, run, tests};
-use crate::{api, kvm_ioctls, lint, selftests};
+use crate::{api, book, deb, kvm_ioctls, lint, selftests};
 
 /// Tests that have a step of their own carry one of these in the reason of their `#[ignore]`.
 const OWN_STEPS: [&str; 2] = ["cargo xtask e2e", "cargo xtask lockstep-boot"];
@@ -21,7 +21,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -65,6 +65,16 @@ const STEPS: [Step; 9] = [
         name: "the Linux kernel's selftests",
         minutes: 25,
         work: || selftests::run(None),
+    },
+    Step {
+        name: "the book's commands",
+        minutes: 15,
+        work: book::check,
+    },
+    Step {
+        name: "the package",
+        minutes: 10,
+        work: deb::make,
     },
     Step {
         name: "the benchmarks run",
