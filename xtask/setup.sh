@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs what is missing to build and try ring3 on Debian, then becomes the command given as arguments, with cargo on PATH.
 #
-# RING3_PROGRAMS may name more programs that are wanted, each in a Debian package of its name.
+# RING3_PROGRAMS may name more programs that are wanted, each in a Debian package of its name, or of another: PROGRAM=PACKAGE.
 # Only what is missing is installed: Debian packages by apt-get (through sudo unless root), and Rust by rustup, minimal and
 # without touching shell profiles. A Rust that is new enough is used as it is; one that is too old stays the default,
 # and a newer one from rustup is used beside it. Settings of apt, rustup and cargo are the user's own and stay so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# What xtask is to do, if that is the command.
+task=${3-}
 
 # The oldest Rust that ring3 is checked with.
 rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
@@ -34,11 +37,13 @@ install_packages() {
     is_there qemu-system-x86_64 || packages+=(qemu-system-x86)
     is_there xz || packages+=(xz-utils)
     is_there make || packages+=(make)
+    # Another C library, for static programs that tests make.
+    [ "$task" = demo ] || is_there musl-gcc || packages+=(musl-tools)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
     rust_is_there || is_there curl || packages+=(curl)
     local program
     for program in ${RING3_PROGRAMS:-}; do
-        is_there "$program" || packages+=("$program")
+        is_there "${program%%=*}" || packages+=("${program#*=}")
     done
     [ ${#packages[@]} -gt 0 ] || return 0
 

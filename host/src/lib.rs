@@ -31,3 +31,4 @@ mod sys;
 pub mod testing;
 pub mod time;
 pub mod user;
+pub mod xcomp;

@@ -5,6 +5,9 @@
 //! then the signal is left pending and delivered when that work is done, as by a kernel on the way out of a system
 //! call. So a client's handler never sees ring3 half way, and may do anything, `longjmp` included.
 //!
+//! Where somebody else is the kernel's handler of every signal, as what serves static programs is, all of that is left to it
+//! ([`front`]).
+//!
 //! * [`actions`]: what the client asked `sigaction` for, which is not what the kernel was told.
 //! * [`handler`]: the handler behind all of them.
 //! * [`scope`]: [`Shield`] and [`RunScope`], what a thread is at.
@@ -14,6 +17,8 @@
 //! client that changes signal state by system calls of its own making after activation.
 
 mod actions;
+mod cell;
+pub mod front;
 mod handler;
 mod mask;
 mod scope;
@@ -22,6 +27,7 @@ mod tests;
 
 pub use crate::sys::{KernelAction as Action, SigSet};
 pub use actions::{activate, client_sigaction, install_fault_handlers, is_active};
+pub use cell::ActionCell;
 pub use handler::{Fault, Handled, add_fault_hook};
 pub use mask::{MaskChange, client_sigmask};
 pub use scope::{RunScope, Shield};

@@ -212,3 +212,16 @@ pub(crate) unsafe fn queue_to_self(signal: i32, info: *const libc::siginfo_t) ->
     // SAFETY: by contract.
     unsafe { syscall4(297, pid.into(), tid.into(), signal as u32 as u64, info as u64) }.map(drop)
 }
+
+/// The state components that the process may give to guests; none where the kernel does not say.
+pub(crate) fn permitted_to_guests() -> u64 {
+    const ARCH_PRCTL: u64 = 158;
+    const GET_XCOMP_GUEST_PERM: u64 = 0x1024;
+    let mut mask = 0u64;
+    let to = std::ptr::from_mut(&mut mask) as u64;
+    // SAFETY: the kernel writes eight bytes, which are here.
+    match unsafe { syscall4(ARCH_PRCTL, GET_XCOMP_GUEST_PERM, to, 0, 0) } {
+        Ok(_) => mask,
+        Err(_) => 0,
+    }
+}

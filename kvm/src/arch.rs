@@ -39,6 +39,7 @@ use crate::stats::StatRow;
 use crate::tables::Tables;
 use crate::vcpu::{Seat, Vcpu};
 use crate::vm::Vm;
+use ring3_host::user::UserPtr;
 use ring3_uapi::KvmEnableCap;
 use ring3_uapi::arch::Archs;
 use std::sync::Arc;
@@ -142,7 +143,8 @@ pub enum Purpose {
 /// A device of KVM_CREATE_DEVICE. Dropped at its descriptor's last close, or with the VM.
 pub trait Device: Send + Sync {
     fn set_attr(&self, attr: &ring3_uapi::KvmDeviceAttr) -> Result<(), Errno>;
-    fn get_attr(&self, attr: &ring3_uapi::KvmDeviceAttr) -> Result<(), Errno>;
+    /// A device that has nothing to get need not look at the argument.
+    fn get_attr(&self, arg: UserPtr) -> Result<(), Errno>;
     fn has_attr(&self, attr: &ring3_uapi::KvmDeviceAttr) -> Result<(), Errno>;
 }
 

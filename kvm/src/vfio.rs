@@ -110,7 +110,7 @@ impl Device for Vfio {
     }
 
     /// There is nothing to get, for which Linux has this number.
-    fn get_attr(&self, _: &KvmDeviceAttr) -> Result<(), Errno> {
+    fn get_attr(&self, _: UserPtr) -> Result<(), Errno> {
         Err(Errno::EPERM)
     }
 

@@ -6,3 +6,4 @@ pub mod bare;
 pub mod e2e;
 pub mod lockstep;
 pub mod oracle;
+pub mod soak;

@@ -1,7 +1,7 @@
 //! `cargo xtask api`: the tests of the API as a client of their own, unmodified, under `ring3 run`.
 //!
 //! `cargo test` runs the same tests on ring3 in process. Here they open `/dev/kvm`, and ring3 has to be there because it was
-//! preloaded, whether or not the machine has a device of that name.
+//! preloaded, whether or not the machine has a device of that name. Linked statically, they are served by the loader.
 
 use std::process::Command;
 
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::ci;
 use crate::run::{Tally, cargo, test_program, tests};
+use crate::selftests::Linkage;
 
 /// Seconds for all of the tests; they take about one.
 const LIMIT: &str = "300";
@@ -21,9 +22,19 @@ struct Account {
     guest_instructions: u64,
 }
 
-pub fn run() -> Result<Tally> {
+/// The host, as a target of its own: flags for it are then not those of build scripts.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+
+pub fn run(linkage: Linkage) -> Result<Tally> {
     let ring3 = ci::build_ring3()?;
-    let program = test_program(cargo().args(["test", "-p", "ring3-tests", "--test", "api"]))?;
+    let mut build = cargo();
+    build.args(["test", "-p", "ring3-tests", "--test", "api"]);
+    if linkage == Linkage::Static {
+        build
+            .args(["--target", HOST])
+            .env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    }
+    let program = test_program(&mut build)?;
     let account = places::target().join("api-account.json");
     let _ = std::fs::remove_file(&account);
     let mut command = Command::new("timeout");

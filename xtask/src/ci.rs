@@ -9,6 +9,7 @@ use ring3_guest::places;
 
 use crate::children::{self, Ended};
 use crate::run::{Tally, cargo, minutes, run, tests};
+use crate::selftests::{Choice, Linkage};
 use crate::{api, book, deb, kvm_ioctls, lint, selftests};
 
 /// Tests that have a step of their own carry one of these in the reason of their `#[ignore]`.
@@ -21,7 +22,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -49,12 +50,17 @@ const STEPS: [Step; 11] = [
     Step {
         name: "the API's tests under ring3 run",
         minutes: 10,
-        work: api::run,
+        work: || api::run(Linkage::Dynamic),
     },
     Step {
         name: "end-to-end tests",
         minutes: 25,
         work: || e2e("ring3", None),
+    },
+    Step {
+        name: "a short soak",
+        minutes: 15,
+        work: || soak(45, Some(SEED.1)).map(|()| Tally::default()),
     },
     Step {
         name: "the kvm-ioctls crate's tests",
@@ -64,7 +70,12 @@ const STEPS: [Step; 11] = [
     Step {
         name: "the Linux kernel's selftests",
         minutes: 25,
-        work: || selftests::run(None),
+        work: || selftests::run(Linkage::Dynamic, Choice::All),
+    },
+    Step {
+        name: "some of the selftests, linked statically",
+        minutes: 10,
+        work: || selftests::run(Linkage::Static, Choice::Sample),
     },
     Step {
         name: "the book's commands",
@@ -204,6 +215,27 @@ fn fuzz_command(seconds: u64, seed: Option<&str>) -> Command {
     command
 }
 
+/// Runs the soak of `tests/src/soak` for so many seconds.
+pub fn soak(seconds: u64, seed: Option<&str>) -> Result<()> {
+    places::need("qemu-system-x86_64", "qemu-system-x86")?;
+    let mut command = cargo();
+    command.env("RING3_BIN", build_ring3()?);
+    command.args([
+        "run",
+        "--release",
+        "-p",
+        "ring3-tests",
+        "--bin",
+        "ring3-soak",
+        "--",
+    ]);
+    command.args(["--seconds", &seconds.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", seed]);
+    }
+    run(&mut command)
+}
+
 /// The test of `tests/tests/lockstep_boot.rs`.
 pub fn lockstep_boot(millions: u64) -> Result<Tally> {
     let mut command = cargo();
@@ -213,8 +245,17 @@ pub fn lockstep_boot(millions: u64) -> Result<Tally> {
     tests(&mut command)
 }
 
-/// Builds the release `ring3` and `libring3.so`, and returns the path of the former.
+/// Builds the release `ring3`, `libring3.so` and the loader of static programs, and returns the path of the former.
 pub fn build_ring3() -> Result<PathBuf> {
-    run(cargo().args(["build", "--release", "-p", "ring3-cli", "-p", "ring3-preload"]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "ring3-cli",
+        "-p",
+        "ring3-preload",
+        "-p",
+        "ring3-loader",
+    ]))?;
     Ok(places::target().join("release/ring3"))
 }

@@ -27,6 +27,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use ring3_guest::Accel;
 use ring3_guest::assets::Freshness;
+use selftests::{Choice, Linkage};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Checks, tests and measures ring3")]
@@ -48,7 +49,11 @@ enum Task {
     /// Unit and integration tests of all crates
     Test,
     /// The tests of the API again, as a client that opens /dev/kvm under `ring3 run`
-    Api,
+    Api {
+        /// Link it statically
+        #[arg(long = "static")]
+        statically: bool,
+    },
     /// Debian boots under QEMU on ring3, and its devices, console and monitor work
     E2e {
         /// ring3, tcg (shows that the tests themselves are right) or kvm (the machine's own)
@@ -79,6 +84,9 @@ enum Task {
     },
     /// The Linux kernel's own KVM selftests under `ring3 run`
     Selftests {
+        /// Link them statically
+        #[arg(long = "static")]
+        statically: bool,
         /// Run only the tests whose name contains this, and judge only those
         filter: Option<String>,
     },
@@ -92,6 +100,15 @@ enum Task {
     },
     /// A busy guest's state is saved and loaded, and moved from one QEMU to another, many times
     State(state::Options),
+    /// Guests and clients are treated badly for a long time: nothing may crash, leak or get stuck
+    Soak {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// What is done follows from it; drawn if it is not said
+        #[arg(long)]
+        seed: Option<String>,
+    },
     /// Fetch the guest's kernel and busybox from Debian, and build the initramfs
     Assets {
         /// Look for a newer kernel package than the one already fetched
@@ -132,7 +149,7 @@ fn perform(task: Task) -> Result<()> {
             lint::Depth::Full
         }),
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
-        Task::Api => api::run().and_then(|tally| tally.verdict()),
+        Task::Api { statically } => api::run(Linkage::of(statically)).and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Fuzz {
             seconds,
@@ -144,11 +161,16 @@ fn perform(task: Task) -> Result<()> {
         } => ci::fuzz_ioctls(seconds, count, None),
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
-        Task::Selftests { filter } => selftests::run(filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::Selftests { statically, filter } => {
+            let linkage = Linkage::of(statically);
+            let choice = filter.as_deref().map_or(Choice::All, Choice::With);
+            selftests::run(linkage, choice).and_then(|tally| tally.verdict())
+        }
         Task::KvmUnitTests { accel, filter } => {
             kvm_unit_tests::run(Accel::named(&accel)?, filter.as_deref()).and_then(|tally| tally.verdict())
         }
         Task::State(options) => state::run(&options),
+        Task::Soak { minutes, seed } => ci::soak(60 * minutes, seed.as_deref()),
         Task::Assets { refresh } => assets(if refresh {
             Freshness::Newest
         } else {

@@ -2,7 +2,7 @@
 //!
 //! The source is that of a Debian package. Which one stands in `tests/upstream/selftests.toml`, with the tests that need not
 //! pass. All test programs for x86 are built, against the source's own headers, and linked dynamically, as they are
-//! by default. The one test that is a shell script, of huge pages, is not run: it reconfigures the machine.
+//! by default, or statically; the list is the same. The one test that is a shell script, of huge pages, is not run: it reconfigures the machine.
 
 use std::arch::x86_64::__cpuid;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,54 @@ const PARTS: [&str; 15] = [
 /// The package of the one library that the tests are linked with besides the C library.
 const LIBRARY: &str = "uuid-dev";
 
+/// How the tests are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linkage {
+    Dynamic,
+    Static,
+}
+
+impl Linkage {
+    /// As the option says.
+    pub fn of(statically: bool) -> Linkage {
+        if statically {
+            Linkage::Static
+        } else {
+            Linkage::Dynamic
+        }
+    }
+}
+
+/// Which tests are run, of those whose expectation is judged.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice<'a> {
+    /// All but the slow ones.
+    All,
+    /// Those with this in their name.
+    With(&'a str),
+    /// One of each kind: threads, signals, exits, memory, files, restartable sequences. Only they are built.
+    Sample,
+}
+
+const SAMPLE: [&str; 8] = [
+    "guest_memfd_test",
+    "guest_print_test",
+    "kvm_binary_stats_test",
+    "memslot_modification_stress_test",
+    "rseq_test",
+    "x86/set_sregs_test",
+    "x86/sync_regs_test",
+    "x86/userspace_io_test",
+];
+
+/// Where the tests are.
+struct Place {
+    /// Their Makefile.
+    source: PathBuf,
+    /// The programs, by their names.
+    programs: PathBuf,
+}
+
 #[derive(Deserialize)]
 struct Source {
     package: String,
@@ -59,22 +107,23 @@ struct Source {
     maker: String,
 }
 
-pub fn run(filter: Option<&str>) -> Result<Tally> {
+pub fn run(linkage: Linkage, choice: Choice<'_>) -> Result<Tally> {
     let (expectations, source): (_, Source) = upstream::read(EXPECTATIONS)?;
     let packages = match fetch(&source) {
         Ok(packages) => packages,
         Err(error) => return Ok(skipped(&format!("no {}: {error:#}", source.package))),
     };
     let ring3 = ci::build_ring3()?;
-    let place = build(&source, &packages)?;
+    let place = build(&source, &packages, linkage, choice)?;
     let names = list(&place)?;
 
     let mut tally = expectations.tally(&names);
     let mut chosen = Vec::new();
     for name in &names {
-        match (filter, expectations.slow(name)) {
-            (None, Some(why)) => tally.skipped.push(format!("{name}: {why}")),
-            (Some(filter), _) if !name.contains(filter) => {}
+        match (choice, expectations.slow(name)) {
+            (Choice::All, Some(why)) => tally.skipped.push(format!("{name}: {why}")),
+            (Choice::With(part), _) if !name.contains(part) => {}
+            (Choice::Sample, _) if !SAMPLE.contains(&name.as_str()) => {}
             _ => chosen.push(name),
         }
     }
@@ -86,10 +135,10 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
                 while let Some(name) = chosen.get(next.fetch_add(1, Relaxed)) {
                     let started = std::time::Instant::now();
                     let limit = expectations.seconds(name).unwrap_or(LIMIT);
-                    let result = under_ring3(&ring3, &place, name, limit);
+                    let result = under_ring3(&ring3, &place.programs, name, limit);
                     let result = if result.is_err() && !expectations.is_listed(name) {
                         println!("test {name} ... did not pass, and is tried again");
-                        under_ring3(&ring3, &place, name, limit)
+                        under_ring3(&ring3, &place.programs, name, limit)
                     } else {
                         result
                     };
@@ -103,7 +152,7 @@ pub fn run(filter: Option<&str>) -> Result<Tally> {
             });
         }
     });
-    if filter.is_none() && source.maker != maker() {
+    if !matches!(choice, Choice::With(_)) && source.maker != maker() {
         tally.forgive(&format!("the list is of {} processors", source.maker));
     }
     Ok(tally)
@@ -151,10 +200,10 @@ fn under_ring3(ring3: &Path, place: &Path, name: &str, limit: u64) -> Result<()>
 }
 
 /// The tests' names: their paths below the directory of the KVM selftests.
-fn list(place: &Path) -> Result<Vec<String>> {
+fn list(place: &Place) -> Result<Vec<String>> {
     let print = "print-tests: ; @echo $(TEST_GEN_PROGS)";
-    let text = output(make(place).args(["--silent", "--eval", print, "print-tests"]))?;
-    let here = format!("{}/", place.display());
+    let text = output(place.make().args(["--silent", "--eval", print, "print-tests"]))?;
+    let here = format!("{}/", place.programs.display());
     let names: Vec<String> = text
         .split_whitespace()
         .map(|path| path.strip_prefix(&here).unwrap_or(path).to_string())
@@ -173,8 +222,19 @@ fn make(place: &Path) -> Command {
     command
 }
 
+impl Place {
+    /// A make of the tests.
+    fn make(&self) -> Command {
+        let mut command = make(&self.source);
+        if self.programs != self.source {
+            command.arg(format!("OUTPUT={}", self.programs.display()));
+        }
+        command
+    }
+}
+
 /// Builds the tests below the target directory; where they are.
-fn build(source: &Source, packages: &Packages) -> Result<PathBuf> {
+fn build(source: &Source, packages: &Packages, linkage: Linkage, choice: Choice<'_>) -> Result<Place> {
     let tree = upstream_dir().join(&source.package);
     if !tree.join("Makefile").is_file() {
         unpack(source, &packages.source, &tree)?;
@@ -183,11 +243,27 @@ fn build(source: &Source, packages: &Packages) -> Result<PathBuf> {
     let jobs = format!("-j{jobs}");
     let mut headers = make(&tree);
     run_command(headers.args(["--silent", &jobs, "headers"])).context("the kernel's headers")?;
-    let place = tree.join("tools/testing/selftests/kvm");
-    let mut tests = make(&place);
+    let makefile = tree.join("tools/testing/selftests/kvm");
+    let (programs, link) = match linkage {
+        Linkage::Dynamic => (makefile.clone(), ""),
+        Linkage::Static => (
+            upstream_dir().join(format!("{}-static", source.package)),
+            "-static",
+        ),
+    };
+    std::fs::create_dir_all(&programs)?;
+    let place = Place {
+        source: makefile,
+        programs,
+    };
+    let mut tests = place.make();
+    if matches!(choice, Choice::Sample) {
+        tests.args(SAMPLE.map(|name| place.programs.join(name)));
+    }
     let library = packages.library.join("usr");
     tests.env("EXTRA_CFLAGS", format!("-isystem {}/include", library.display()));
-    tests.env("LDFLAGS", format!("-L{}/lib/x86_64-linux-gnu", library.display()));
+    let directory = library.join("lib/x86_64-linux-gnu");
+    tests.env("LDFLAGS", format!("{link} -L{}", directory.display()));
     run_command(tests.args(["--silent", &jobs])).context("the kernel's selftests")?;
     Ok(place)
 }

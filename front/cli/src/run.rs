@@ -1,13 +1,14 @@
-//! `ring3 run`: becomes the command, with `libring3.so` preloaded.
+//! `ring3 run`: becomes the command, with `libring3.so` preloaded, or in a program that loads it, if it is linked statically.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use ring3_launch::{LIBRARY, LOADER, PROGRAM, with_library};
 
 /// Why the command was not run, and what to exit with: 127 if it is not there, 126 if it cannot be run, as a shell.
 pub struct Refusal {
@@ -32,38 +33,36 @@ pub fn run<const N: usize>(command: &[OsString], environment: [(&str, OsString);
         Ok(path) => path,
         Err(refusal) => return refusal,
     };
-    if is_static(&path) {
-        return refusal(
-            126,
-            format!(
-                "{}: statically linked programs are not supported yet",
-                path.display()
-            ),
-        );
+    let found = ring3_launch::look(&path);
+    let mut started = Command::new(match &found {
+        Some(_) => library.with_file_name(LOADER),
+        None => path.clone(),
+    });
+    match &found {
+        Some(found) if !found.instead.is_empty() => {
+            // A script: the path is found for the interpreter, too.
+            started.arg0(&found.instead[0]).args(&found.instead[1..]);
+        }
+        Some(_) => drop(started.arg0(program)),
+        None => {}
     }
-    let mut preload = library.into_os_string();
-    if let Some(before) = env::var_os("LD_PRELOAD").filter(|before| !before.is_empty()) {
-        preload.push(":");
-        preload.push(before);
-    }
-    let error = Command::new(&path)
+    let preload = with_library(&library, env::var_os("LD_PRELOAD").as_deref());
+    started
         .args(arguments)
         .env("LD_PRELOAD", preload)
-        .envs(environment)
-        .exec();
+        .envs(environment);
+    started.envs(found.map(|found| (PROGRAM, found.program)));
+    let error = started.exec();
     refusal(126, format!("{}: {error}", path.display()))
 }
 
-/// `libring3.so`: beside this executable, or in `../lib/ring3`.
+/// `libring3.so`, which the loader of static programs is beside: beside this executable, or in `../lib/ring3`.
 pub fn library() -> Result<PathBuf, Refusal> {
     let own = env::current_exe().map_err(|error| refusal(1, format!("cannot find myself: {error}")))?;
     let directory = own.parent().unwrap_or(Path::new("/"));
-    let places = [
-        directory.join("libring3.so"),
-        directory.join("../lib/ring3/libring3.so"),
-    ];
-    places
+    ring3_launch::places(directory)
         .into_iter()
+        .map(|place| place.join(LIBRARY))
         .find(|place| place.is_file())
         .ok_or_else(|| refusal(1, format!("libring3.so is not beside {}", own.display())))
 }
@@ -94,26 +93,4 @@ fn check(path: PathBuf) -> Result<PathBuf, Refusal> {
         ));
     }
     Ok(path)
-}
-
-/// Whether the file is an ELF program without an interpreter.
-fn is_static(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut head));
-    if read.is_err() || !head.starts_with(b"\x7fELF\x02") {
-        return false;
-    }
-    let word = |at: usize, len: usize| {
-        head.get(at..at + len).map(|bytes| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0u64, |value, byte| value << 8 | u64::from(*byte))
-        })
-    };
-    let (Some(table), Some(size), Some(count)) = (word(32, 8), word(54, 2), word(56, 2)) else {
-        return false;
-    };
-    const PT_INTERP: u64 = 3;
-    !(0..count).any(|n| word(table.saturating_add(n * size) as usize, 4) == Some(PT_INTERP))
 }

@@ -4,9 +4,11 @@
 //! the next library's symbol as long as `/dev/kvm` was never opened ([`signals`], [`masks`]): a program that never does
 //! notices nothing. Variadic functions are defined with their optional argument fixed, which x86-64 calls alike.
 //!
-//! Not supported: clients that make system calls without the C library (static programs), and `fopen` of the device.
+//! Static programs are served by `front/loader`, which is part of this library ([`statics`]). Not supported: system calls that a
+//! dynamically linked client makes without the C library, and `fopen` of the device.
 
 mod cancel;
+mod exec;
 mod exits;
 mod files;
 mod guest_memfd;
@@ -14,6 +16,7 @@ mod maps;
 mod masks;
 mod presence;
 mod signals;
+mod statics;
 
 use ring3_interpose::{Errno, path};
 use std::ffi::{CStr, c_char, c_int, c_long};

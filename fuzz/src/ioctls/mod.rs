@@ -11,6 +11,7 @@ mod watch;
 
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
+use ring3_host::testing::Usage;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
     let watch = watch::Watch::start()?;
     let (start, mut rng) = (Instant::now(), Rng::with_seed(seed));
     let (mut calls, mut succeeded, mut batches) = (0, 0, 0_u64);
-    let mut base: Option<Use> = None;
+    let mut base: Option<Usage> = None;
     loop {
         let done = match extent {
             Extent::Calls(most) => calls >= *most,
@@ -61,9 +62,9 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
         calls += session.calls;
         succeeded += session.succeeded;
         batches += 1;
-        let base = *base.get_or_insert(Use::now()?);
-        if !base.is_left() {
-            bail!("batch {batch:#x} leaks: {base:?} have become {:?}", Use::now()?);
+        let base = *base.get_or_insert(Usage::own()?);
+        if !base.is_left(SLACK, Usage::own) {
+            bail!("batch {batch:#x} leaks: {base:?} have become {:?}", Usage::own()?);
         }
     }
     // For `RING3_TRACE=text,summary`.
@@ -72,45 +73,7 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
     println!(
         "fuzz: {calls} ioctls in {batches} batches, {succeeded} of them successful, {:.0} a second; {:?}",
         calls as f64 / seconds,
-        Use::now()?
+        Usage::own()?
     );
     Ok(())
-}
-
-/// What the process has in use.
-#[derive(Clone, Copy, Debug)]
-struct Use {
-    descriptors: usize,
-    /// Resident.
-    pages: u64,
-    threads: usize,
-}
-
-impl Use {
-    fn now() -> Result<Use> {
-        let statm = std::fs::read_to_string("/proc/self/statm")?;
-        let pages = statm.split_whitespace().nth(1).context("statm")?.parse()?;
-        Ok(Use {
-            descriptors: std::fs::read_dir("/proc/self/fd")?.count(),
-            pages,
-            threads: std::fs::read_dir("/proc/self/task")?.count(),
-        })
-    }
-
-    /// Whether no more is in use. Threads that end take their time.
-    fn is_left(self) -> bool {
-        let still = || {
-            Use::now().is_ok_and(|now| {
-                now.descriptors <= self.descriptors
-                    && now.threads <= self.threads
-                    && now.pages <= self.pages + SLACK
-            })
-        };
-        (0..1000).any(|_| {
-            still() || {
-                std::thread::sleep(Duration::from_millis(5));
-                false
-            }
-        })
-    }
 }

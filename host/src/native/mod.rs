@@ -16,10 +16,10 @@
 //!    `flags_written`. A store has to be known to succeed before the step runs, because registers change in it.
 //!
 //! Here are also the control instructions of the x87 unit and MXCSR ([`x87_control`]), the conversions between the state and
-//! XSAVE images ([`xsave`]), and the element-wise parts of gathers and scatters ([`gather`]).
+//! XSAVE images ([`xsave`]), the element-wise parts of gathers and scatters ([`gather`]), and the products of tiles ([`tile`]).
 //!
 //! Not supported: anything privileged, control flow, stack, string, LOCK prefixes and XCHG with memory (atomicity is the
-//! caller's), divisions (their #DE would be a host signal), VSIB operands, AMX, and features the host lacks. x87 state is
+//! caller's), divisions (their #DE would be a host signal), VSIB and tile operands, and features the host lacks. x87 state is
 //! exact down to the contents of empty registers. SIMD floating-point exceptions are real ones, caught by the signal handlers.
 
 mod access;
@@ -31,6 +31,7 @@ mod lanes;
 mod state;
 mod step;
 mod thunk;
+pub mod tile;
 mod traps;
 mod x87_control;
 pub mod xsave;

@@ -1,7 +1,7 @@
 //! Between [`VectorState`] and XSAVE images in the standard (non-compacted) format.
 //!
-//! The offsets are those that the host reports in CPUID leaf 0DH. The supervisor, PKRU and AMX components are not here:
-//! they are not vector state.
+//! The offsets are those that the host reports in CPUID leaf 0DH. Of the components that are no vector state, only the
+//! places are here; those of supervisors are missing.
 
 use super::{ReservedBits, VectorState, X87Pointers, Zmm};
 
@@ -12,6 +12,9 @@ pub const XFEATURE_AVX: u64 = 1 << 2;
 pub const XFEATURE_OPMASK: u64 = 1 << 5;
 pub const XFEATURE_ZMM_HI256: u64 = 1 << 6;
 pub const XFEATURE_HI16_ZMM: u64 = 1 << 7;
+pub const XFEATURE_PKRU: u64 = 1 << 9;
+pub const XFEATURE_XTILECFG: u64 = 1 << 17;
+pub const XFEATURE_XTILEDATA: u64 = 1 << 18;
 /// All components that a [`VectorState`] holds.
 pub const XFEATURES: u64 =
     XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX | XFEATURE_OPMASK | XFEATURE_ZMM_HI256 | XFEATURE_HI16_ZMM;
@@ -22,8 +25,13 @@ pub const XSAVE_AVX: usize = 576;
 pub const XSAVE_OPMASK: usize = 1088;
 pub const XSAVE_ZMM_HI256: usize = 1152;
 pub const XSAVE_HI16_ZMM: usize = 1664;
+pub const XSAVE_PKRU: usize = 2688;
+pub const XSAVE_XTILECFG: usize = 2752;
+pub const XSAVE_XTILEDATA: usize = 2816;
 /// Size of an image with all of [`XFEATURES`].
 pub const XSAVE_SIZE: usize = 2688;
+/// Size of an image with all components that are known here.
+pub const XSAVE_MOST: usize = XSAVE_XTILEDATA + 8192;
 
 /// Width of the instruction and operand pointers in the legacy area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,20 +50,33 @@ pub fn component(feature: u64) -> Option<(usize, usize)> {
         XFEATURE_OPMASK => (XSAVE_OPMASK, 64),
         XFEATURE_ZMM_HI256 => (XSAVE_ZMM_HI256, 512),
         XFEATURE_HI16_ZMM => (XSAVE_HI16_ZMM, 1024),
+        XFEATURE_PKRU => (XSAVE_PKRU, 8),
+        XFEATURE_XTILECFG => (XSAVE_XTILECFG, 64),
+        XFEATURE_XTILEDATA => (XSAVE_XTILEDATA, 8192),
         _ => return None,
     };
-    let host = host_offsets()[feature.trailing_zeros() as usize & 7];
-    let fits = (XSAVE_HEADER + 64..=XSAVE_SIZE - size).contains(&host);
-    Some((if fits { host } else { usual }, size))
+    let host = host_offsets().get(feature.trailing_zeros() as usize).copied();
+    let end = if feature & XFEATURES != 0 {
+        XSAVE_SIZE
+    } else {
+        XSAVE_MOST
+    };
+    let fits = |at: &usize| (XSAVE_HEADER + 64..=end - size).contains(at);
+    Some((host.filter(fits).unwrap_or(usual), size))
 }
 
-/// Where the host's processor keeps components 0 to 7; zero for those it does not have.
-fn host_offsets() -> &'static [usize; 8] {
-    static OFFSETS: std::sync::OnceLock<[usize; 8]> = std::sync::OnceLock::new();
+/// Whether the compacted format leaves room before a component, so that it begins a line.
+pub fn is_aligned(feature: u64) -> bool {
+    feature & (XFEATURE_XTILECFG | XFEATURE_XTILEDATA) != 0
+}
+
+/// Where the host's processor keeps components; zero for those it does not have.
+fn host_offsets() -> &'static [usize; 19] {
+    static OFFSETS: std::sync::OnceLock<[usize; 19]> = std::sync::OnceLock::new();
     OFFSETS.get_or_init(|| {
         let has_leaf = core::arch::x86_64::__cpuid(0).eax >= 0xd;
         std::array::from_fn(|n| match n {
-            2..8 if has_leaf => core::arch::x86_64::__cpuid_count(0xd, n as u32).ebx as usize,
+            2.. if has_leaf => core::arch::x86_64::__cpuid_count(0xd, n as u32).ebx as usize,
             _ => 0,
         })
     })

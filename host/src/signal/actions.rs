@@ -3,8 +3,9 @@
 //! The kernel knows whether a signal is handled at all; for those that are, it knows only our own handler, and the
 //! client's action stands in a table here. The table is read by handlers, which wait for nobody.
 
+use super::cell::ActionCell;
 use super::handler::trampoline;
-use super::{ALL, FAULTS, UNTOUCHED};
+use super::{ALL, FAULTS, UNTOUCHED, front};
 use crate::sys::{
     self, KernelAction, MaskHow, SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTORER, SA_SIGINFO, SIG_DFL,
     SIG_IGN, SigSet,
@@ -12,63 +13,11 @@ use crate::sys::{
 use rustix::io::Errno;
 use std::sync::Once;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static FAULTS_OWNED: AtomicBool = AtomicBool::new(false);
-static TABLE: [Slot; 65] = [const { Slot::new() }; 65];
-
-/// One action, written under the table's lock and read without any.
-struct Slot {
-    /// Odd while it is being written.
-    version: AtomicU32,
-    words: [AtomicU64; 4],
-}
-
-impl Slot {
-    const fn new() -> Slot {
-        Slot {
-            version: AtomicU32::new(0),
-            words: [const { AtomicU64::new(0) }; 4],
-        }
-    }
-
-    fn write(&self, action: &KernelAction, _held: &TableLock) {
-        let version = self.version.load(Relaxed) & !1;
-        self.version.store(version + 1, Relaxed);
-        fence(Release);
-        let words = [action.handler, action.flags, action.restorer, action.mask.0];
-        self.words
-            .iter()
-            .zip(words)
-            .for_each(|(to, word)| to.store(word, Relaxed));
-        self.version.store(version.wrapping_add(2), Release);
-    }
-
-    fn read(&self) -> KernelAction {
-        // In the child of a fork the writer may be a thread that is not there: whatever is found has to do.
-        for _ in 0..1_000_000 {
-            let before = self.version.load(Acquire);
-            let action = self.words();
-            fence(Acquire);
-            if before & 1 == 0 && self.version.load(Relaxed) == before {
-                return action;
-            }
-            std::hint::spin_loop();
-        }
-        self.words()
-    }
-
-    fn words(&self) -> KernelAction {
-        let word = |i: usize| self.words[i].load(Relaxed);
-        KernelAction {
-            handler: word(0),
-            flags: word(1),
-            restorer: word(2),
-            mask: SigSet(word(3)),
-        }
-    }
-}
+static TABLE: [ActionCell; 65] = [const { ActionCell::new() }; 65];
 
 /// Held while the table changes, with all signals blocked, so that no handler waits for the thread it interrupts.
 struct TableLock {
@@ -109,7 +58,7 @@ pub(super) fn of_client(signal: i32) -> KernelAction {
     usize::try_from(signal)
         .ok()
         .and_then(|n| TABLE.get(n))
-        .map_or(KernelAction::default(), Slot::read)
+        .map_or(KernelAction::default(), ActionCell::read)
 }
 
 /// Takes back a handler that was to run once. Says whether this call did; another thread may have been faster.
@@ -117,13 +66,13 @@ pub(super) fn reset_once(signal: i32) -> bool {
     let Some(slot) = usize::try_from(signal).ok().and_then(|n| TABLE.get(n)) else {
         return false;
     };
-    let lock = TableLock::take();
+    let _lock = TableLock::take();
     let mut action = slot.words();
     if action.handler == SIG_DFL {
         return false;
     }
     action.handler = SIG_DFL;
-    slot.write(&action, &lock);
+    slot.write(&action);
     if !owned_fault(signal) {
         default_in_kernel(signal);
     }
@@ -166,8 +115,8 @@ fn front(signal: i32, client: &KernelAction) -> KernelAction {
 }
 
 /// Puts our handler in front of whatever `signal` does now.
-fn put_in_front(signal: i32, now: &KernelAction, lock: &TableLock) {
-    TABLE[signal as usize].write(now, lock);
+fn put_in_front(signal: i32, now: &KernelAction, _lock: &TableLock) {
+    TABLE[signal as usize].write(now);
     // SAFETY: our handler may run at any moment, and `now` is what ran before.
     let _ = unsafe { sys::sigaction(signal, Some(&front(signal, now))) };
 }
@@ -183,6 +132,9 @@ pub fn install_fault_handlers() {
 
 #[cold]
 fn own_faults() {
+    if front::is_there() {
+        return FAULTS_OWNED.store(true, Release);
+    }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let lock = TableLock::take();
@@ -202,6 +154,9 @@ fn own_faults() {
 pub fn activate() {
     install_fault_handlers();
     ACTIVE.store(true, Release);
+    if front::is_there() {
+        return;
+    }
     let lock = TableLock::take();
     for signal in ALL.filter(|signal| !UNTOUCHED.has(*signal)) {
         // SAFETY: it only asks.
@@ -223,6 +178,9 @@ pub fn is_active() -> bool {
 /// Puts our handler in front of the default action of `signal`, if that would end the process: while a run mask lets
 /// the signal in that the thread blocks, it must interrupt, not kill.
 pub(super) fn hold_default(signal: i32) {
+    if front::hold(signal) {
+        return;
+    }
     let lock = TableLock::take();
     // SAFETY: it only asks.
     if let Ok(now) = unsafe { sys::sigaction(signal, None) }
@@ -237,7 +195,7 @@ pub fn client_sigaction(signal: i32, new: Option<&KernelAction>) -> Result<Kerne
     if !ALL.contains(&signal) || (new.is_some() && UNTOUCHED.has(signal)) {
         return Err(Errno::INVAL);
     }
-    let lock = TableLock::take();
+    let _lock = TableLock::take();
     // SAFETY: it only asks.
     let now = unsafe { sys::sigaction(signal, None) }?;
     let slot = &TABLE[signal as usize];
@@ -249,7 +207,7 @@ pub fn client_sigaction(signal: i32, new: Option<&KernelAction>) -> Result<Kerne
         ..*new
     };
     if new.handler > SIG_IGN || owned_fault(signal) {
-        slot.write(&new, &lock);
+        slot.write(&new);
         // SAFETY: our handler may run at any moment.
         unsafe { sys::sigaction(signal, Some(&front(signal, &new))) }?;
     } else {

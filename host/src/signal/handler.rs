@@ -123,17 +123,7 @@ pub(super) extern "C-unwind" fn trampoline(
         // A positive code is the kernel's own: the instruction did it. Others are sent, as any signal is.
         if code > 0 {
             // SAFETY: as above; nobody writes it.
-            let info = unsafe { &*info };
-            let mut fault = Fault {
-                signal,
-                info,
-                context: uc,
-            };
-            if let Some(fixup) = extable::fixup(fault.rip()) {
-                fault.set_rip(fixup);
-                return;
-            }
-            if ask_hooks(&mut fault) == Handled::Yes {
+            if own_fault(signal, unsafe { &*info }, uc) == Handled::Yes {
                 return;
             }
         }
@@ -144,6 +134,20 @@ pub(super) extern "C-unwind" fn trampoline(
         }
     }
     call_client(signal, info, context, code);
+}
+
+/// An instruction of this thread's raised a signal: if it is one of ours, it continues at its fixup, or as a hook says.
+pub(super) fn own_fault(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> Handled {
+    let mut fault = Fault {
+        signal,
+        info,
+        context,
+    };
+    if let Some(fixup) = extable::fixup(fault.rip()) {
+        fault.set_rip(fixup);
+        return Handled::Yes;
+    }
+    ask_hooks(&mut fault)
 }
 
 /// While ring3 is at work on the thread, leaves the signal pending and blocked. Says whether it did.

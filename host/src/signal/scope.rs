@@ -13,6 +13,8 @@ struct Thread {
     depth: AtomicU32,
     /// Pending signals to let in once the work is done.
     deferred: AtomicU64,
+    /// Whether a handler of the client's waits, by another's account (see [`super::front`]).
+    due: AtomicBool,
     /// The word that makes the vCPU on this thread leave, or null.
     kick: AtomicPtr<AtomicU32>,
     kick_bits: AtomicU32,
@@ -29,6 +31,7 @@ thread_local! {
         Thread {
             depth: AtomicU32::new(0),
             deferred: AtomicU64::new(0),
+            due: AtomicBool::new(false),
             kick: AtomicPtr::new(std::ptr::null_mut()),
             kick_bits: AtomicU32::new(0),
             held: AtomicU64::new(0),
@@ -117,7 +120,7 @@ impl<'a> RunScope<'a> {
             t.kick.store(std::ptr::from_ref(kick).cast_mut(), Relaxed);
             compiler_fence(SeqCst);
             // What came since the call began is waiting for this run to end, so it ends.
-            if t.deferred.load(Relaxed) != 0 {
+            if t.deferred.load(Relaxed) != 0 || t.due.load(Relaxed) {
                 kick.fetch_or(bits, SeqCst);
             }
         });
@@ -167,6 +170,11 @@ fn lift_run_mask(before: SigSet) {
     let waiting = THREAD.with(|t| SigSet(t.deferred.load(Relaxed)));
     sys::sigprocmask(MaskHow::Set, before.with(waiting));
     THREAD.with(|t| t.held.store(0, Relaxed));
+}
+
+/// Sets whether a handler of the client's waits that is not among the deferred.
+pub(super) fn set_due(due: bool) {
+    THREAD.with(|t| t.due.store(due, Relaxed));
 }
 
 /// A handler of the client's is due: the vCPU on this thread, if any, is to leave.

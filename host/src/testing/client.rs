@@ -151,18 +151,31 @@ impl Drop for ClientMemory {
 
 /// A thread, to send signals to.
 #[derive(Clone, Copy, Debug)]
-pub struct ThreadId(i32);
+pub struct ThreadId {
+    process: i32,
+    thread: i32,
+}
 
 impl ThreadId {
     /// The calling thread.
     pub fn current() -> ThreadId {
-        ThreadId(rustix::thread::gettid().as_raw_nonzero().get())
+        ThreadId {
+            process: rustix::process::getpid().as_raw_nonzero().get(),
+            thread: rustix::thread::gettid().as_raw_nonzero().get(),
+        }
+    }
+
+    /// A thread of another process.
+    pub fn of(process: u32, thread: u32) -> ThreadId {
+        ThreadId {
+            process: process as i32,
+            thread: thread as i32,
+        }
     }
 
     /// Sends the thread a signal; it is no error if the thread is gone.
     pub fn signal(self, signal: i32) {
-        let process = rustix::process::getpid().as_raw_nonzero().get();
-        // SAFETY: a system call that touches no memory; the process is this one.
-        unsafe { libc::syscall(libc::SYS_tgkill, process, self.0, signal) };
+        // SAFETY: a system call that touches no memory, about a thread that the caller rules.
+        unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, signal) };
     }
 }

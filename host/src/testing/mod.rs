@@ -8,14 +8,17 @@
 //! into a signal handler whose frame is edited (see `child`). Not supported: code that makes system calls (it ends the
 //! child), privileged code, and exceptions that the kernel serves silently.
 //!
-//! [`ClientMemory`] and [`ThreadId`] are for tests that do to memory and threads what a client may do.
+//! [`ClientMemory`] and [`ThreadId`] are for tests that do to memory and threads what a client may do, [`Usage`] for those that look for
+//! leaks.
 
 mod child;
 mod client;
 mod direct;
+mod usage;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{ClientMemory, ThreadId};
 pub use direct::{CODE32, CODE64, DATA, Direct, Lost, Registers, Rights, Segment, SegmentKind, Trap, Window};
+pub use usage::Usage;

@@ -15,17 +15,17 @@ pub fn irq_line<A: Arch>(vm: &Vm<A>, line: &KvmIrqLevel) -> Result<LineStatus, E
     Ok(vm.set_irq(line.irq, IrqSource::Client, Level::from(line.level != 0)))
 }
 
-/// KVM_SIGNAL_MSI.
-pub fn signal_msi<A: Arch>(vm: &Vm<A>, msi: &KvmMsi) -> Result<LineStatus, Errno> {
+/// KVM_SIGNAL_MSI: how many vCPUs took it. Where nobody could, Linux returns -1, which is EPERM.
+pub fn signal_msi<A: Arch>(vm: &Vm<A>, msi: &KvmMsi) -> Result<i64, Errno> {
     if !A::irqchip_in_kernel(vm) || msi.flags & !KVM_MSI_VALID_DEVID != 0 {
         return Err(Errno::EINVAL);
     }
-    Ok(A::set_irq(
-        vm,
-        &Route::Msi((*msi).into()),
-        IrqSource::Client,
-        Level::High,
-    ))
+    let route = Route::Msi((*msi).into());
+    A::check_route(vm, &route)?;
+    match A::set_irq(vm, &route, IrqSource::Client, Level::High) {
+        LineStatus::Ignored => Err(Errno::EPERM),
+        status => Ok(status.code().into()),
+    }
 }
 
 /// KVM_SET_GSI_ROUTING, and what an architecture connects by default.

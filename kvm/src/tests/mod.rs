@@ -24,6 +24,7 @@ use crate::vm::{Vm, VmFile};
 use ring3_host::fd::adopt_raw;
 use ring3_host::shared::SharedPages;
 use ring3_host::time::monotonic_now;
+use ring3_host::user::UserPtr;
 use ring3_uapi::arch::Archs;
 use ring3_uapi::ioctl::{KVM_CREATE_VCPU, KVM_SET_USER_MEMORY_REGION};
 use ring3_uapi::{KvmDeviceAttr, KvmEnableCap, KvmUserspaceMemoryRegion};
@@ -106,7 +107,7 @@ impl Device for TinyDevice {
         panic!("on purpose")
     }
 
-    fn get_attr(&self, _: &KvmDeviceAttr) -> Result<(), Errno> {
+    fn get_attr(&self, _: UserPtr) -> Result<(), Errno> {
         Err(Errno::ENXIO)
     }
 

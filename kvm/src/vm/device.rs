@@ -8,17 +8,17 @@ use crate::files::Files;
 use crate::vfio;
 use ring3_host::fd;
 use ring3_host::user::UserPtr;
+use ring3_uapi::KvmCreateDevice;
 use ring3_uapi::device::{KVM_CREATE_DEVICE_TEST, KVM_DEV_TYPE_VFIO};
 use ring3_uapi::ioctl::{KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE_ATTR};
-use ring3_uapi::{KvmCreateDevice, KvmDeviceAttr};
 use std::sync::Arc;
 
-type Handler = fn(&dyn Device, &KvmDeviceAttr) -> Result<(), Errno>;
+type Handler = fn(&dyn Device, UserPtr) -> Result<(), Errno>;
 
 const ROWS: [(u32, Handler); 3] = [
-    (KVM_SET_DEVICE_ATTR, |device, attr| device.set_attr(attr)),
-    (KVM_GET_DEVICE_ATTR, |device, attr| device.get_attr(attr)),
-    (KVM_HAS_DEVICE_ATTR, |device, attr| device.has_attr(attr)),
+    (KVM_SET_DEVICE_ATTR, |device, arg| device.set_attr(&arg.read()?)),
+    (KVM_GET_DEVICE_ATTR, |device, arg| device.get_attr(arg)),
+    (KVM_HAS_DEVICE_ATTR, |device, arg| device.has_attr(&arg.read()?)),
 ];
 
 /// The requests of a device's descriptor.
@@ -36,9 +36,8 @@ impl<A: Arch> File for DeviceFile<A> {
 
     fn ioctl(&self, request: u32, arg: u64) -> Result<i64, Errno> {
         self.life.check()?;
-        let attr = || UserPtr::new(arg).read::<KvmDeviceAttr>();
         let row = ROWS.iter().find(|row| row.0 == request).ok_or(Errno::ENOTTY)?;
-        (row.1)(&*self.device, &attr()?).map(|()| 0)
+        (row.1)(&*self.device, UserPtr::new(arg)).map(|()| 0)
     }
 
     fn broken(&self) {

@@ -57,7 +57,7 @@ rows! {
     KVM_UNREGISTER_COALESCED_MMIO => |file, arg| done(coalesced::unregister(&file.vm.io, &read(arg)?));
     KVM_IOEVENTFD => |file, arg| done(ioeventfd::ioctl(&file.vm.io, &read(arg)?));
     KVM_IRQFD => |file, arg| done(irq::irqfd::ioctl(&file.vm, &read(arg)?));
-    KVM_SIGNAL_MSI => |file, arg| Ok(i64::from(irq::signal_msi(&file.vm, &read(arg)?)?.code()));
+    KVM_SIGNAL_MSI => |file, arg| irq::signal_msi(&file.vm, &read(arg)?);
     KVM_IRQ_LINE => |file, arg| irq::irq_line(&file.vm, &read(arg)?).map(|_| 0);
     KVM_IRQ_LINE_STATUS => |file, arg| irq_line_status(&file.vm, arg);
     KVM_SET_GSI_ROUTING => |file, arg| set_gsi_routing(&file.vm, arg);

@@ -120,6 +120,14 @@ impl Console {
         text.cursor = text.bytes.len();
     }
 
+    /// Forgets everything.
+    pub fn clear(&self) {
+        let mut text = self.lock();
+        text.bytes.clear();
+        text.arrivals.clear();
+        text.cursor = 0;
+    }
+
     /// How many bytes came so far.
     pub fn len(&self) -> usize {
         self.lock().bytes.len()

@@ -57,11 +57,7 @@ impl Keeper {
         let snapshots = dir.join("snapshots.qcow2");
         make_image(&snapshots)?;
         machine.snapshots = Some(snapshots);
-        let (mut guest, qmp) = begin(&mut machine, &assets, dir, 0)?;
-        guest.booted()?;
-        guest.shell()?;
-        let threads = 2 * machine.cpus;
-        guest.process.send(&format!("/work/keeper {threads}\n"))?;
+        let (guest, qmp) = begin(&mut machine, &assets, dir, 0)?;
         let mut keeper = Keeper {
             machine,
             assets,
@@ -71,7 +67,7 @@ impl Keeper {
             moves: 0,
             past: String::new(),
         };
-        keeper.goes_on(3)?;
+        keeper.begin_keeping()?;
         Ok(keeper)
     }
 
@@ -108,6 +104,25 @@ impl Keeper {
             self.goes_on(lines)?;
         }
         Ok(())
+    }
+
+    /// Resets the machine, and has the guest keep things again.
+    pub fn reset(&mut self) -> Result<()> {
+        self.qmp.execute("system_reset")?;
+        self.qmp.event("RESET")?;
+        // The lines begin anew.
+        self.past.clear();
+        self.guest.process.console.clear();
+        self.begin_keeping()
+    }
+
+    /// Waits for the shell, and starts the program.
+    fn begin_keeping(&mut self) -> Result<()> {
+        self.guest.booted()?;
+        self.guest.shell()?;
+        let threads = 2 * self.machine.cpus;
+        self.guest.process.send(&format!("/work/keeper {threads}\n"))?;
+        self.goes_on(3)
     }
 
     /// Moves the guest to another QEMU while it runs.

@@ -38,7 +38,7 @@ pub fn ring3() -> Result<PathBuf> {
     }
     bail!(
         "no ring3 with libring3.so beside it under {}: build with \
-         `cargo build --release -p ring3-cli -p ring3-preload`",
+         `cargo build --release -p ring3-cli -p ring3-preload -p ring3-loader`",
         target().display()
     )
 }

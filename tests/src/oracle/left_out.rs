@@ -82,8 +82,6 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
     ),
     (
         Which::Names(&[
-            M::Rdpkru,
-            M::Wrpkru,
             M::Rdsspd,
             M::Rdsspq,
             M::Incsspd,
@@ -101,7 +99,11 @@ pub const LEFT_OUT: &[(Which, &str)] = &[
             M::Xsusldtrk,
             M::Xresldtrk,
         ]),
-        "protection keys, shadow stacks and transactions are not offered to guests",
+        "shadow stacks and transactions are not offered to guests",
+    ),
+    (
+        Which::Names(&[M::Rdpkru, M::Wrpkru]),
+        "the protection keys of the process are not in the state that is compared",
     ),
     (
         Which::Names(&[

@@ -13,24 +13,13 @@ const ENTRY: usize = size_of::<KvmDirtyGfn>();
 /// Bytes of the tests' rings: 256 entries.
 const SIZE: usize = 4096;
 
-fn offered() -> bool {
-    let there = kvm().is_some_and(|kvm| {
-        kvm.check_extension(KVM_CAP_DIRTY_LOG_RING)
-            .is_ok_and(|size| size != 0)
-    });
-    if !there {
-        eprintln!("skipped: no KVM_CAP_DIRTY_LOG_RING");
-    }
-    there
-}
-
 fn enable(vm: &Vm, cap: u32, size: u64) -> Result<(), Errno> {
     vm.enable_cap(cap, [size, 0, 0, 0])
 }
 
 #[test]
 fn sizes_of_a_ring() {
-    let Some(vm) = vm().filter(|_| offered()) else {
+    let Some(vm) = vm().filter(|_| offered(KVM_CAP_DIRTY_LOG_RING)) else {
         return;
     };
     let most = vm.check_extension(KVM_CAP_DIRTY_LOG_RING).unwrap() as u64;
@@ -105,7 +94,7 @@ impl Ring {
 
 /// A guest that writes one byte to each of `pages` pages of slot 5, which begins at 1 MiB, and then halts; again when it runs on.
 fn writer(pages: u16) -> Option<(Vm, Vcpu, Ring)> {
-    let vm = vm().filter(|_| offered())?;
+    let vm = vm().filter(|_| offered(KVM_CAP_DIRTY_LOG_RING))?;
     enable(&vm, KVM_CAP_DIRTY_LOG_RING, SIZE as u64).unwrap();
     let vcpu = vm.create_vcpu(0).unwrap();
     let code = memory(0x1000);

@@ -8,17 +8,6 @@ use ring3_uapi::exit::{KVM_EXIT_X86_BUS_LOCK, KVM_INTERNAL_ERROR_DELIVERY_EV};
 use ring3_uapi::run::FLAGS;
 use ring3_uapi::x86::*;
 
-/// Whether the capability is offered; if not, the calling test is skipped.
-fn offered(cap: u32) -> bool {
-    let Some(kvm) = kvm() else { return false };
-    let offered = kvm.check_extension(cap).unwrap() != 0;
-    if !offered {
-        let thread = std::thread::current();
-        eprintln!("skipped: {}: not offered", thread.name().unwrap_or("?"));
-    }
-    offered
-}
-
 /// A guest in real mode about to execute `code`, on a vCPU made after `prepare`.
 fn guest_after(prepare: impl FnOnce(&Vm), code: &[u8]) -> Option<(Vm, Vcpu, Memory)> {
     let vm = vm()?;

@@ -4,33 +4,7 @@ use crate::*;
 use ring3_uapi::cap::{
     KVM_CAP_MAX_VCPU_ID, KVM_CAP_X2APIC_API, KVM_CAP_X86_APIC_BUS_CYCLES_NS, KVM_CAP_X86_DISABLE_EXITS,
 };
-use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
-use ring3_uapi::*;
-use std::fs::File;
-use std::os::fd::AsRawFd;
-
-fn eventfd() -> std::os::fd::OwnedFd {
-    ring3_host::fd::eventfd().expect("eventfd")
-}
-
-#[test]
-fn without_controllers() {
-    let Some((vm, vcpu)) = vcpu() else { return };
-    assert_eq!(vm.set_irq_line(0, 1), Err(Errno::ENXIO));
-    assert_eq!(vm.get_irqchip(0).map(drop), Err(Errno::ENXIO));
-    assert_eq!(vm.set_irqchip(&KvmIrqchip::default()), Err(Errno::ENXIO));
-    assert_eq!(vm.get_pit2().map(drop), Err(Errno::ENXIO));
-    assert_eq!(vm.create_pit2(&KvmPitConfig::default()), Err(Errno::ENOENT));
-    assert_eq!(
-        vm.reinject_control(&KvmReinjectControl::default()),
-        Err(Errno::ENXIO)
-    );
-    assert_eq!(vm.create_irqchip(), Err(Errno::EINVAL), "after a vCPU");
-    assert_eq!(vcpu.get_lapic().map(drop), Err(Errno::EINVAL));
-    assert_eq!(vcpu.set_lapic(&KvmLapicState::default()), Err(Errno::EINVAL));
-    assert_eq!(vm.signal_msi(&KvmMsi::default()), Err(Errno::EINVAL));
-}
 
 #[test]
 fn controllers_and_timer_once() {
@@ -39,36 +13,6 @@ fn controllers_and_timer_once() {
     assert_eq!(vm.create_irqchip(), Err(Errno::EEXIST));
     assert_eq!(vm.create_pit2(&KvmPitConfig::default()), OK);
     assert_eq!(vm.create_pit2(&KvmPitConfig::default()), Err(Errno::EEXIST));
-    assert_eq!(vm.get_irqchip(3).map(drop), Err(Errno::EINVAL));
-}
-
-#[test]
-fn controller_state_comes_back() {
-    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
-        return;
-    };
-    let mut chip = vm.get_irqchip(KVM_IRQCHIP_IOAPIC).unwrap();
-    let mut ioapic = chip.ioapic();
-    assert_eq!(ioapic.base_address, 0xfec0_0000);
-    ioapic.redirtbl[5] = 0x1_0031;
-    chip.set_ioapic(ioapic);
-    assert_eq!(vm.set_irqchip(&chip), OK);
-    assert_eq!(vm.get_irqchip(KVM_IRQCHIP_IOAPIC).unwrap().ioapic(), ioapic);
-
-    let mut chip = vm.get_irqchip(KVM_IRQCHIP_PIC_SLAVE).unwrap();
-    let pic = KvmPicState {
-        imr: 0xa5,
-        irq_base: 0x70,
-        ..chip.pic()
-    };
-    chip.set_pic(pic);
-    assert_eq!(vm.set_irqchip(&chip), OK);
-    assert_eq!(vm.get_irqchip(KVM_IRQCHIP_PIC_SLAVE).unwrap().pic(), pic);
-
-    let mut lapic = vcpu.get_lapic().unwrap();
-    lapic.regs[0x80] = 0x50;
-    assert_eq!(vcpu.set_lapic(&lapic), OK);
-    assert_eq!(vcpu.get_lapic().unwrap().regs[0x80], 0x50);
 }
 
 #[test]
@@ -102,28 +46,6 @@ fn lines() {
     assert_eq!(vm.set_irq_line(4, 1), OK);
     assert_eq!(vm.set_irq_line(4, 0), OK);
     assert!(vm.irq_line_status(4, 1).is_ok());
-    assert_eq!(vm.raw(KVM_IRQ_LINE, NOWHERE), Err(Errno::EFAULT));
-}
-
-#[test]
-fn routes() {
-    let Some((vm, _vcpu)) = vcpu_with_irqchip() else {
-        return;
-    };
-    let pin = KvmIrqRoutingEntry::to_irqchip(5, KVM_IRQCHIP_IOAPIC, 5);
-    let msi = KvmIrqRoutingEntry::to_msi(24, 0xfee0_0000, 0x41);
-    assert_eq!(vm.set_gsi_routing(&[pin, msi]), OK);
-    assert_eq!(vm.set_gsi_routing(&[]), OK);
-    let bad = KvmIrqRoutingEntry { type_: 99, ..pin };
-    assert_eq!(vm.set_gsi_routing(&[bad]), Err(Errno::EINVAL));
-    let flagged = KvmIrqRoutingEntry {
-        flags: 1 << 31,
-        ..pin
-    };
-    assert_eq!(vm.set_gsi_routing(&[flagged]), Err(Errno::EINVAL));
-    let no_pin = KvmIrqRoutingEntry::to_irqchip(5, KVM_IRQCHIP_IOAPIC, 99);
-    assert_eq!(vm.set_gsi_routing(&[no_pin]), Err(Errno::EINVAL));
-    assert_eq!(vm.set_gsi_routing(&vec![pin; 4097]), Err(Errno::EINVAL));
 }
 
 #[test]
@@ -148,85 +70,6 @@ fn irqfds() {
     assert_eq!(other.register_irqfd(&one, 5), OK);
     assert_eq!(other.unregister_irqfd(&one, 5), OK);
     assert_eq!(vm.register_irqfd(&one, 6), OK);
-    let nothing = KvmIrqfd {
-        fd: u32::MAX,
-        ..Default::default()
-    };
-    assert_eq!(vm.irqfd(&nothing), Err(Errno::EBADF));
-    let null = File::open("/dev/null").unwrap();
-    assert_eq!(vm.register_irqfd(&null, 5), Err(Errno::EINVAL), "not an eventfd");
-    let flagged = KvmIrqfd {
-        fd: two.as_raw_fd() as u32,
-        gsi: 5,
-        flags: 1 << 31,
-        ..Default::default()
-    };
-    assert_eq!(vm.irqfd(&flagged), Err(Errno::EINVAL));
-}
-
-#[test]
-fn ioeventfds() {
-    let Some(vm) = vm() else { return };
-    let fd = eventfd();
-    let good = KvmIoeventfd {
-        addr: 0xd000_0000,
-        len: 4,
-        fd: fd.as_raw_fd(),
-        ..Default::default()
-    };
-    let with = |flags, len| vm.ioeventfd(&KvmIoeventfd { flags, len, ..good });
-    assert_eq!(with(0, 3), Err(Errno::EINVAL));
-    assert_eq!(with(1 << 31, 4), Err(Errno::EINVAL));
-    assert_eq!(with(KVM_IOEVENTFD_FLAG_DATAMATCH, 0), Err(Errno::EINVAL));
-    assert_eq!(with(KVM_IOEVENTFD_FLAG_DEASSIGN, 4), Err(Errno::ENOENT));
-    let wraps = KvmIoeventfd {
-        addr: u64::MAX,
-        len: 8,
-        ..good
-    };
-    assert_eq!(vm.ioeventfd(&wraps), Err(Errno::EINVAL));
-    assert_eq!(with(0, 4), OK);
-    assert_eq!(with(0, 4), Err(Errno::EEXIST));
-    assert_eq!(with(KVM_IOEVENTFD_FLAG_DEASSIGN, 4), OK);
-    assert_eq!(vm.ioeventfd(&KvmIoeventfd { fd: -1, ..good }), Err(Errno::EBADF));
-}
-
-#[test]
-fn msis() {
-    let Some((vm, _vcpu)) = vcpu_with_irqchip() else {
-        return;
-    };
-    let msi = KvmMsi {
-        address_lo: 0xfee0_0000,
-        data: 0x41,
-        ..Default::default()
-    };
-    assert!(vm.signal_msi(&msi).is_ok());
-    assert_eq!(
-        vm.signal_msi(&KvmMsi {
-            flags: 1 << 31,
-            ..msi
-        }),
-        Err(Errno::EINVAL)
-    );
-}
-
-#[test]
-fn vcpus_and_what_must_come_before_them() {
-    let Some(vm) = vm() else { return };
-    assert_eq!(vm.set_identity_map_addr(&0xfffb_c000), OK);
-    assert_eq!(vm.set_tss_addr(0xfffb_d000), OK);
-    assert_eq!(vm.set_boot_cpu_id(0), OK);
-    assert_eq!(vm.set_boot_cpu_id(1 << 20), Err(Errno::EINVAL), "no such id");
-    assert_eq!(vm.set_boot_cpu_id(1 << 32), Err(Errno::EINVAL));
-    let _one = vm.create_vcpu(0).unwrap();
-    assert_eq!(vm.create_vcpu(0).map(drop), Err(Errno::EEXIST));
-    assert_eq!(vm.create_vcpu(1 << 20).map(drop), Err(Errno::EINVAL));
-    assert_eq!(vm.create_vcpu(1 << 32).map(drop), Err(Errno::EINVAL));
-    assert_eq!(vm.set_identity_map_addr(&0xfffb_c000), Err(Errno::EINVAL));
-    assert_eq!(vm.set_boot_cpu_id(0), Err(Errno::EBUSY));
-    assert_eq!(vm.create_device(9999).map(drop), Err(Errno::ENODEV));
-    assert_eq!(vm.has_device(9999), Err(Errno::ENODEV));
 }
 
 #[test]
@@ -322,11 +165,4 @@ fn the_clock() {
         OK
     );
     assert!(vm.get_clock().unwrap().clock >= ahead);
-    assert_eq!(
-        vm.set_clock(&KvmClockData {
-            flags: 1 << 31,
-            ..Default::default()
-        }),
-        Err(Errno::EINVAL)
-    );
 }

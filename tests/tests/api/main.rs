@@ -4,21 +4,35 @@
 //! which is the oracle, or ring3's under `ring3 run`; without one they are skipped then, each by name.
 
 mod async_pf;
+mod attributes;
+mod buses;
+mod controllers;
 mod debug;
+mod descriptors;
 mod dirty_ring;
+mod entering;
 mod events;
 mod exits;
+mod injecting;
 mod irq;
+mod lists;
+mod machine_checks;
 mod memory;
 mod old;
 mod pmu;
+mod pointers;
 mod private;
 mod pv;
 mod pv_eoi;
 mod registers;
+mod round_trips;
 mod run;
+mod settings;
+mod slots;
 mod smm;
+mod sregs;
 mod stats;
+mod switches;
 mod system;
 mod vapic;
 
@@ -47,14 +61,27 @@ fn kvm() -> Option<Kvm> {
     match Kvm::open() {
         Ok(kvm) => Some(kvm),
         Err(e) => {
-            let thread = std::thread::current();
-            eprintln!(
-                "skipped: {}: /dev/kvm does not open: {e}",
-                thread.name().unwrap_or("?")
-            );
+            skipped(&format!("/dev/kvm does not open: {e}"));
             None
         }
     }
+}
+
+/// Says that the calling test is skipped, and why.
+fn skipped(why: &str) {
+    let thread = std::thread::current();
+    eprintln!("skipped: {}: {why}", thread.name().unwrap_or("?"));
+}
+
+/// Whether KVM has the capability; if not, the calling test is skipped.
+fn offered(cap: u32) -> bool {
+    let Some(kvm) = kvm() else { return false };
+    let there = kvm.check_extension(cap).is_ok_and(|answer| answer != 0);
+    if !there {
+        let name = ring3_uapi::cap::lookup(cap).map_or("?", |row| row.name);
+        skipped(&format!("no {name}"));
+    }
+    there
 }
 
 /// A VM without anything.
@@ -75,6 +102,17 @@ fn vcpu_with_irqchip() -> Option<(Vm, Vcpu)> {
     vm.create_irqchip().expect("KVM_CREATE_IRQCHIP");
     let vcpu = vm.create_vcpu(0).expect("KVM_CREATE_VCPU");
     Some((vm, vcpu))
+}
+
+/// A vCPU with all controllers and all of CPUID.
+fn vcpu_with_cpuid() -> Option<(Vm, Vcpu)> {
+    let (vm, vcpu) = vcpu_with_irqchip()?;
+    vcpu.set_cpuid2(&kvm()?.supported_cpuid().unwrap()).unwrap();
+    Some((vm, vcpu))
+}
+
+fn eventfd() -> std::os::fd::OwnedFd {
+    ring3_host::fd::eventfd().expect("eventfd")
 }
 
 fn memory(bytes: usize) -> Memory {

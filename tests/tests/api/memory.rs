@@ -19,64 +19,6 @@ fn a_slot_lives() {
 }
 
 #[test]
-fn slots_that_cannot_be() {
-    let Some(vm) = vm() else { return };
-    let ram = memory(0x10000);
-    let good = ram.region(0, 0x10000, 0);
-    let set = |change: &dyn Fn(&mut KvmUserspaceMemoryRegion)| {
-        let mut region = good;
-        change(&mut region);
-        vm.set_user_memory_region(&region)
-    };
-    assert_eq!(set(&|r| r.guest_phys_addr += 1), Err(Errno::EINVAL));
-    assert_eq!(set(&|r| r.memory_size -= 1), Err(Errno::EINVAL));
-    assert_eq!(set(&|r| r.userspace_addr += 1), Err(Errno::EINVAL));
-    assert_eq!(
-        set(&|r| r.userspace_addr = 0xffff_8000_0000_0000),
-        Err(Errno::EINVAL)
-    );
-    assert_eq!(set(&|r| r.flags = 1 << 31), Err(Errno::EINVAL));
-    assert_eq!(set(&|r| r.slot = 0xffff), Err(Errno::EINVAL));
-    assert_eq!(
-        set(&|r| r.slot = 0x7fff_0000),
-        Err(Errno::EINVAL),
-        "no such address space"
-    );
-    assert_eq!(
-        set(&|r| r.guest_phys_addr = 0xffff_ffff_ffff_f000),
-        Err(Errno::EINVAL),
-        "wraps"
-    );
-    assert_eq!(
-        set(&|r| r.memory_size = 0),
-        Err(Errno::EINVAL),
-        "deletes what is not there"
-    );
-    assert_eq!(vm.raw(KVM_SET_USER_MEMORY_REGION, NOWHERE), Err(Errno::EFAULT));
-    assert_eq!(set(&|_| ()), OK);
-    assert_eq!(
-        set(&|r| r.memory_size = 0x8000),
-        Err(Errno::EINVAL),
-        "a slot keeps its size"
-    );
-    assert_eq!(
-        set(&|r| r.userspace_addr += 0x1000),
-        Err(Errno::EINVAL),
-        "and its memory"
-    );
-    assert_eq!(
-        set(&|r| r.flags = KVM_MEM_READONLY),
-        Err(Errno::EINVAL),
-        "and whether it is read-only"
-    );
-    assert_eq!(
-        set(&|r| (r.slot, r.guest_phys_addr) = (1, 0x1f000)),
-        Err(Errno::EEXIST)
-    );
-    assert_eq!(set(&|r| (r.slot, r.guest_phys_addr) = (1, 0x20000)), OK);
-}
-
-#[test]
 fn the_dirty_log() {
     let Some(vm) = vm() else { return };
     let ram = memory(0x10000);
@@ -91,9 +33,8 @@ fn the_dirty_log() {
 #[test]
 fn clearing_the_dirty_log() {
     let Some(vm) = vm() else { return };
-    let offered = vm.check_extension(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).unwrap();
-    if offered == 0 {
-        return eprintln!("skipped: no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+    if !offered(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) {
+        return;
     }
     let flags = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
     assert_eq!(
@@ -120,26 +61,10 @@ fn clearing_the_dirty_log() {
 }
 
 #[test]
-fn coalesced_zones() {
-    let Some(vm) = vm() else { return };
-    let zone = KvmCoalescedMmioZone {
-        addr: 0xd000_0000,
-        size: 0x1000,
-        pio: 0,
-    };
-    assert_eq!(vm.register_coalesced_mmio(&zone), OK);
-    assert_eq!(vm.unregister_coalesced_mmio(&zone), OK);
-    assert_eq!(
-        vm.register_coalesced_mmio(&KvmCoalescedMmioZone { pio: 2, ..zone }),
-        Err(Errno::EINVAL)
-    );
-}
-
-#[test]
 fn faults_can_be_had_before_the_guest_runs() {
     let Some((vm, vcpu)) = vcpu() else { return };
-    if vm.check_extension(KVM_CAP_PRE_FAULT_MEMORY) == Ok(0) {
-        return eprintln!("skipped: faults_can_be_had_before_the_guest_runs: not offered");
+    if !offered(KVM_CAP_PRE_FAULT_MEMORY) {
+        return;
     }
     let ram = memory(0x4000);
     vm.add_memory(0, 0x10000, &ram, 0).unwrap();

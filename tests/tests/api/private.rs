@@ -17,18 +17,18 @@ const PRIVATE: u64 = KVM_MEMORY_ATTRIBUTE_PRIVATE;
 /// Where the page is that is private or not.
 const DATA: u64 = 0x20000;
 
-fn offered(kvm: &Kvm) -> bool {
+fn has_private_memory(kvm: &Kvm) -> bool {
     let types = kvm.check_extension(KVM_CAP_VM_TYPES).unwrap_or(0);
     let there =
         types >> KVM_X86_SW_PROTECTED_VM & 1 != 0 && kvm.check_extension(KVM_CAP_GUEST_MEMFD) == Ok(1);
     if !there {
-        eprintln!("skipped: no VMs with private memory");
+        skipped("no VMs with private memory");
     }
     there
 }
 
 fn protected() -> Option<Vm> {
-    let kvm = kvm().filter(offered)?;
+    let kvm = kvm().filter(has_private_memory)?;
     Some(kvm.create_vm(KVM_X86_SW_PROTECTED_VM).expect("offered"))
 }
 
@@ -49,7 +49,9 @@ fn punch(memfd: &GuestMemfd, at: u64, len: u64) {
 
 #[test]
 fn what_each_type_of_vm_offers() {
-    let Some(kvm) = kvm().filter(offered) else { return };
+    let Some(kvm) = kvm().filter(has_private_memory) else {
+        return;
+    };
     let (plain, protected) = (
         kvm.create_vm(KVM_X86_DEFAULT_VM).unwrap(),
         kvm.create_vm(KVM_X86_SW_PROTECTED_VM).unwrap(),
@@ -115,7 +117,9 @@ fn guest_memfds_that_cannot_be() {
 
 #[test]
 fn slots_over_a_guest_memfd() {
-    let Some(kvm) = kvm().filter(offered) else { return };
+    let Some(kvm) = kvm().filter(has_private_memory) else {
+        return;
+    };
     let vm = kvm.create_vm(KVM_X86_SW_PROTECTED_VM).unwrap();
     let ram = memory(0x2000);
     let memfd = vm.create_guest_memfd(0x4000, 0).unwrap();
@@ -310,7 +314,9 @@ fn the_client_can_free_private_memory_and_not_see_it() {
 
 #[test]
 fn shared_memory_in_a_guest_memfd() {
-    let Some(kvm) = kvm().filter(offered) else { return };
+    let Some(kvm) = kvm().filter(has_private_memory) else {
+        return;
+    };
     let vm = kvm.create_vm(KVM_X86_DEFAULT_VM).unwrap();
     let flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
     let memfd = vm.create_guest_memfd(0x1000, flags).unwrap();

@@ -1,6 +1,7 @@
 //! Registers: what a vCPU starts with, and that what is set comes back.
 
 use crate::*;
+use ring3_uapi::cap::KVM_CAP_XSAVE2;
 use ring3_uapi::ioctl::*;
 use ring3_uapi::x86::*;
 use ring3_uapi::{KVM_REG_SIZE_U64, KVM_REG_X86, KvmOneReg};
@@ -58,37 +59,6 @@ fn general_registers() {
 }
 
 #[test]
-fn special_registers() {
-    let Some((_vm, vcpu)) = vcpu() else { return };
-    let mut sregs = vcpu.get_sregs().unwrap();
-    (sregs.ds.base, sregs.ds.selector) = (0x12340, 0x1234);
-    (sregs.gdt.base, sregs.gdt.limit) = (0x5000, 0x37);
-    (sregs.cr2, sregs.cr3, sregs.cr8) = (0xdead_beef, 0x9000, 5);
-    assert_eq!(vcpu.set_sregs(&sregs), OK);
-    let back = vcpu.get_sregs().unwrap();
-    assert_eq!(
-        (back.ds, back.gdt, back.cr2, back.cr3),
-        (sregs.ds, sregs.gdt, sregs.cr2, sregs.cr3)
-    );
-    let bad = KvmSregs {
-        cr4: 1 << 40,
-        ..sregs
-    };
-    assert_eq!(vcpu.set_sregs(&bad), Err(Errno::EINVAL));
-    let bad = KvmSregs {
-        efer: 1 << 8,
-        cr4: 0x20,
-        cr0: 0x8000_0011,
-        ..sregs
-    };
-    assert_eq!(
-        vcpu.set_sregs(&bad),
-        Err(Errno::EINVAL),
-        "long mode with half of what it takes"
-    );
-}
-
-#[test]
 fn floating_point() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let mut fpu = vcpu.get_fpu().unwrap();
@@ -128,41 +98,57 @@ fn the_extended_image() {
     );
 }
 
-#[test]
-fn extended_control_registers() {
-    let Some((_vm, vcpu)) = vcpu() else { return };
-    let mut xcrs = vcpu.get_xcrs().unwrap();
-    assert_eq!((xcrs.nr_xcrs, xcrs.xcrs[0].xcr, xcrs.xcrs[0].value), (1, 0, 1));
-    assert_eq!(vcpu.set_xcrs(&xcrs), OK);
-    assert_eq!(vcpu.set_xcrs(&KvmXcrs { flags: 1, ..xcrs }), Err(Errno::EINVAL));
-    assert_eq!(
-        vcpu.set_xcrs(&KvmXcrs { nr_xcrs: 17, ..xcrs }),
-        Err(Errno::EINVAL)
-    );
-    xcrs.xcrs[0].value = 2;
-    assert_eq!(vcpu.set_xcrs(&xcrs), Err(Errno::EINVAL), "x87 is always on");
+/// CPUID's leaf 0DH of the supported table, with other state components.
+fn with_components(table: &[KvmCpuidEntry2], components: u32) -> Vec<KvmCpuidEntry2> {
+    let mut table = table.to_vec();
+    for entry in table.iter_mut().filter(|e| (e.function, e.index) == (0xd, 0)) {
+        entry.eax = components;
+    }
+    table
 }
 
 #[test]
-fn debug_registers() {
+fn protection_keys_stay_where_an_image_leaves_them_out() {
+    const PKRU: u32 = 1 << 9;
     let Some((_vm, vcpu)) = vcpu() else { return };
-    let mut debug = vcpu.get_debugregs().unwrap();
-    debug.db = [0x1000, 0x2000, 0x3000, 0x4000];
-    debug.dr7 = 0x455;
-    assert_eq!(vcpu.set_debugregs(&debug), OK);
-    let back = vcpu.get_debugregs().unwrap();
-    assert_eq!((back.db, back.dr7), (debug.db, debug.dr7));
-    assert_eq!(
-        vcpu.set_debugregs(&KvmDebugregs { flags: 1, ..debug }),
-        Err(Errno::EINVAL)
-    );
-    assert_eq!(
-        vcpu.set_debugregs(&KvmDebugregs {
-            dr7: 1 << 40,
-            ..debug
-        }),
-        Err(Errno::EINVAL)
-    );
+    let Some(kvm) = kvm() else { return };
+    let table = kvm.supported_cpuid().unwrap();
+    let Some(place) = table
+        .iter()
+        .find(|e| (e.function, e.index) == (0xd, 9) && e.eax != 0)
+    else {
+        return println!("skipped: the host has no protection keys");
+    };
+    assert_eq!(vcpu.set_cpuid2(&table), OK);
+    let at = place.ebx as usize / 4;
+    let mut xsave = vcpu.get_xsave().unwrap();
+    xsave.region[128] |= PKRU;
+    xsave.region[at] = 0x5555_5554;
+    assert_eq!(vcpu.set_xsave(&xsave), OK);
+    xsave.region[128] &= !PKRU;
+    xsave.region[at] = 7;
+    assert_eq!(vcpu.set_xsave(&xsave), OK);
+    let back = vcpu.get_xsave().unwrap();
+    assert_eq!((back.region[128] & PKRU, back.region[at]), (PKRU, 0x5555_5554));
+}
+
+#[test]
+fn large_components_are_for_those_who_asked_linux() {
+    const XTILE: u32 = 3 << 17;
+    let Some((_vm, vcpu)) = vcpu() else { return };
+    let Some(kvm) = kvm() else { return };
+    // Nobody here asked.
+    let table = kvm.supported_cpuid().unwrap();
+    let offered = table.iter().find(|e| (e.function, e.index) == (0xd, 0));
+    let components = offered.map_or(0, |e| e.eax);
+    assert_eq!(components & XTILE, 0);
+    assert_eq!(kvm.check_extension(KVM_CAP_XSAVE2), Ok(4096));
+    let greedy = with_components(&table, components | XTILE);
+    assert_eq!(vcpu.set_cpuid2(&greedy), Err(Errno::EPERM));
+    assert_eq!(vcpu.set_cpuid2(&table), OK);
+    let mut xsave = vcpu.get_xsave().unwrap();
+    xsave.region[128] |= 1 << 18;
+    assert_eq!(vcpu.set_xsave(&xsave), Err(Errno::EINVAL));
 }
 
 #[test]
@@ -209,7 +195,7 @@ fn the_microcode_is_new_enough() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let Some(kvm) = kvm() else { return };
     if kernel_is_pvm(&kvm) {
-        return eprintln!("skipped: the_microcode_is_new_enough: kvm_pvm has no revision");
+        return skipped("kvm_pvm has no revision");
     }
     let table = kvm.supported_cpuid().unwrap();
     let intel = table[0].ebx == u32::from_le_bytes(*b"Genu");
@@ -222,7 +208,7 @@ fn fast_strings_are_for_the_client_to_offer() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let Some(kvm) = kvm() else { return };
     if kernel_is_pvm(&kvm) {
-        return eprintln!("skipped: fast_strings_are_for_the_client_to_offer: kvm_pvm offers them itself");
+        return skipped("kvm_pvm offers them itself");
     }
     const MISC_ENABLE: u32 = 0x1a0;
     assert_eq!(vcpu.get_msr(MISC_ENABLE), Ok(0x1800));
@@ -235,7 +221,7 @@ fn memory_types_are_checked() {
     let Some((_vm, vcpu)) = vcpu() else { return };
     let Some(kvm) = kvm() else { return };
     if kernel_is_pvm(&kvm) {
-        return eprintln!("skipped: memory_types_are_checked: kvm_pvm takes any value for the PAT MSR");
+        return skipped("kvm_pvm takes any value for the PAT MSR");
     }
     assert_eq!(vcpu.set_msr(0x277, 2), Err(Errno::EINVAL), "no memory type 2");
     assert_eq!(vcpu.set_msr(0x277, 8), Err(Errno::EINVAL));

@@ -17,17 +17,6 @@ fn version_and_sizes() {
 }
 
 #[test]
-fn unknown_requests() {
-    let Some((vm, vcpu)) = vcpu() else { return };
-    let Some(kvm) = kvm() else { return };
-    assert_eq!(kvm.raw(io(0xfe), 0), Err(Errno::EINVAL));
-    assert_eq!(vm.raw(io(0xfe), 0), Err(Errno::ENOTTY));
-    assert_eq!(vcpu.raw(io(0xfe), 0), Err(Errno::EINVAL));
-    assert_eq!(kvm.raw(KVM_RUN, 0), Err(Errno::EINVAL));
-    assert_eq!(vm.raw(KVM_RUN, 0), Err(Errno::ENOTTY));
-}
-
-#[test]
 fn capabilities() {
     let Some(kvm) = kvm() else { return };
     let vm = kvm.create_vm(0).unwrap();
@@ -72,13 +61,6 @@ fn capabilities() {
 }
 
 #[test]
-fn enabling_capabilities() {
-    let Some(vm) = vm() else { return };
-    assert_eq!(vm.enable_cap(9999, [0; 4]), Err(Errno::EINVAL));
-    assert_eq!(vm.raw(KVM_ENABLE_CAP, NOWHERE), Err(Errno::EFAULT));
-}
-
-#[test]
 fn vm_types() {
     let Some(kvm) = kvm() else { return };
     assert_eq!(kvm.create_vm(0xdead).map(drop), Err(Errno::EINVAL));
@@ -105,12 +87,6 @@ fn msr_lists() {
     ] {
         assert!(list.contains(&msr), "{msr:#x}");
     }
-    let mut header = KvmMsrList { nmsrs: 0 };
-    let at = header.as_mut_bytes().as_mut_ptr() as u64;
-    assert_eq!(kvm.raw(KVM_GET_MSR_INDEX_LIST, at), Err(Errno::E2BIG));
-    assert_eq!(header.nmsrs as usize, list.len(), "E2BIG says how many");
-    assert_eq!(kvm.raw(KVM_GET_MSR_INDEX_LIST, NOWHERE), Err(Errno::EFAULT));
-
     let mut features: Vec<KvmMsrEntry> = kvm
         .msr_feature_index_list()
         .unwrap()
@@ -138,10 +114,6 @@ fn supported_cpuid() {
     let words = [signature.ebx, signature.ecx, signature.edx];
     assert_eq!(words.as_bytes(), KVM_SIGNATURE);
     assert!(leaf(KVM_CPUID_FEATURES).is_some_and(|e| e.eax & (1 << KVM_FEATURE_CLOCKSOURCE2) != 0));
-    let mut header = KvmCpuid2 { nent: 0, padding: 0 };
-    let at = header.as_mut_bytes().as_mut_ptr() as u64;
-    assert_eq!(kvm.raw(KVM_GET_SUPPORTED_CPUID, at), Err(Errno::E2BIG));
-    assert_eq!(kvm.raw(KVM_GET_SUPPORTED_CPUID, NOWHERE), Err(Errno::EFAULT));
 }
 
 #[test]
@@ -153,7 +125,4 @@ fn a_vcpus_cpuid_comes_back() {
     let back = vcpu.get_cpuid2().unwrap();
     assert_eq!(back.len(), table.len());
     assert_eq!((back[0].function, back[0].ebx), (table[0].function, table[0].ebx));
-    let too_many = vec![KvmCpuidEntry2::default(); 257];
-    assert_eq!(vcpu.set_cpuid2(&too_many), Err(Errno::E2BIG));
-    assert_eq!(vcpu.raw(KVM_SET_CPUID2, NOWHERE), Err(Errno::EFAULT));
 }

@@ -11,7 +11,7 @@ use super::Finding;
 use crate::run::{cargo, output};
 
 /// (crate, its directory, the crates of ours it may use)
-const LAYERS: [(&str, &str, &[&str]); 18] = [
+const LAYERS: [(&str, &str, &[&str]); 20] = [
     ("ring3-uapi", "uapi", &[]),
     ("ring3-host", "host", &[]),
     ("ring3-kvm", "kvm", &["ring3-uapi", "ring3-host"]),
@@ -49,10 +49,16 @@ const LAYERS: [(&str, &str, &[&str]); 18] = [
             "ring3-trace",
         ],
     ),
+    ("ring3-launch", "front/launch", &[]),
+    (
+        "ring3-loader",
+        "front/loader",
+        &["ring3-host", "ring3-interpose", "ring3-launch"],
+    ),
     (
         "ring3-preload",
         "front/preload",
-        &["ring3-host", "ring3-interpose"],
+        &["ring3-host", "ring3-interpose", "ring3-launch", "ring3-loader"],
     ),
     ("ring3-vmm", "front/vmm", &["ring3-uapi", "ring3-client"]),
     (
@@ -64,6 +70,7 @@ const LAYERS: [(&str, &str, &[&str]); 18] = [
             "ring3-vmm",
             "ring3-client",
             "ring3-trace",
+            "ring3-launch",
         ],
     ),
     ("ring3-guest", "tests/guest", &[]),

@@ -22,6 +22,10 @@ bitflags::bitflags! {
         const XSAVEC = 1 << 12;
         const RDTSCP = 1 << 13;
         const XSAVES = 1 << 14;
+        const AMX_TILE = 1 << 15;
+        const AMX_INT8 = 1 << 16;
+        const AMX_BF16 = 1 << 17;
+        const PKU = 1 << 18;
     }
 }
 
@@ -34,7 +38,7 @@ const EDX: usize = 3;
 /// A feature, its name in the decoder, and its place in CPUID: leaf, subleaf, register, bit.
 type Row = (Features, CpuidFeature, u32, u32, usize, u32);
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 19] = [
     (Features::MONITOR, CpuidFeature::MONITOR, 1, 0, ECX, 3),
     (Features::MOVBE, CpuidFeature::MOVBE, 1, 0, ECX, 22),
     (Features::XSAVE, CpuidFeature::XSAVE, 1, 0, ECX, 26),
@@ -45,7 +49,11 @@ const ROWS: [Row; 15] = [
     (Features::SMAP, CpuidFeature::SMAP, 7, 0, EBX, 20),
     (Features::CLFLUSHOPT, CpuidFeature::CLFLUSHOPT, 7, 0, EBX, 23),
     (Features::CLWB, CpuidFeature::CLWB, 7, 0, EBX, 24),
+    (Features::PKU, CpuidFeature::PKU, 7, 0, ECX, 3),
     (Features::RDPID, CpuidFeature::RDPID, 7, 0, ECX, 22),
+    (Features::AMX_BF16, CpuidFeature::AMX_BF16, 7, 0, EDX, 22),
+    (Features::AMX_TILE, CpuidFeature::AMX_TILE, 7, 0, EDX, 24),
+    (Features::AMX_INT8, CpuidFeature::AMX_INT8, 7, 0, EDX, 25),
     (Features::XSAVEOPT, CpuidFeature::XSAVEOPT, 0xd, 1, EAX, 0),
     (Features::XSAVEC, CpuidFeature::XSAVEC, 0xd, 1, EAX, 1),
     (Features::XSAVES, CpuidFeature::XSAVES, 0xd, 1, EAX, 3),
@@ -84,7 +92,7 @@ mod tests {
     use crate::decode::instruction;
 
     /// An instruction of each row.
-    const SAMPLES: [(Features, &[u8]); 20] = [
+    const SAMPLES: [(Features, &[u8]); 25] = [
         (Features::MONITOR, &[0x0f, 0x01, 0xc8]),
         (Features::MONITOR, &[0x0f, 0x01, 0xc9]),
         (Features::MOVBE, &[0x0f, 0x38, 0xf0, 0x00]),
@@ -98,7 +106,12 @@ mod tests {
         (Features::SMAP, &[0x0f, 0x01, 0xcb]),
         (Features::CLFLUSHOPT, &[0x66, 0x0f, 0xae, 0x38]),
         (Features::CLWB, &[0x66, 0x0f, 0xae, 0x30]),
+        (Features::PKU, &[0x0f, 0x01, 0xee]),
+        (Features::PKU, &[0x0f, 0x01, 0xef]),
         (Features::RDPID, &[0xf3, 0x0f, 0xc7, 0xf8]),
+        (Features::AMX_TILE, &[0xc4, 0xe2, 0x78, 0x49, 0x00]),
+        (Features::AMX_INT8, &[0xc4, 0xe2, 0x6b, 0x5e, 0xc1]),
+        (Features::AMX_BF16, &[0xc4, 0xe2, 0x6a, 0x5c, 0xc1]),
         (Features::XSAVEOPT, &[0x0f, 0xae, 0x30]),
         (Features::XSAVEC, &[0x0f, 0xc7, 0x20]),
         (Features::XSAVES, &[0x0f, 0xc7, 0x28]),

@@ -134,6 +134,10 @@ pub trait Platform {
     /// The local APIC's task priority class, as CR8 shows it.
     fn task_priority(&mut self, state: &State) -> u8;
     fn set_task_priority(&mut self, state: &mut State, class: u8) -> Posted;
+    /// Whether programs may read a performance counter whatever CR4.PCE says.
+    fn counter_is_open(&self, _index: u32) -> bool {
+        false
+    }
     /// The performance counter that RDPMC calls by this index, if there is one.
     fn performance_counter(&mut self, _: &mut State, _: u32) -> Option<u64> {
         None

@@ -7,7 +7,6 @@ use ring3_uapi::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP};
 use ring3_x86_cpu::Vector;
 use ring3_x86_cpu::core::DebugControl;
 
-use crate::caps;
 use crate::vcpu::{VcpuState, X86Vcpu};
 
 /// What the client asked for last.
@@ -23,14 +22,12 @@ impl GuestDebug {
     }
 }
 
-/// KVM_SET_GUEST_DEBUG.
+/// KVM_SET_GUEST_DEBUG. As in Linux, bits that mean nothing are let through.
 pub fn set(_: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {
     let wire: KvmGuestDebug = arg.read()?;
-    if wire.control & !caps::GUEST_DEBUG != 0 {
-        return Err(Errno::EINVAL);
-    }
     if wire.control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP) != 0 {
-        if s.unit.events.exception_pending.is_some() {
+        let events = &s.unit.events;
+        if events.exception_pending.is_some() || events.exception_injected.is_some() || events.triple_fault {
             return Err(Errno::EBUSY);
         }
         let vector = if wire.control & KVM_GUESTDBG_INJECT_DB != 0 {

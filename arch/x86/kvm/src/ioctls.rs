@@ -16,7 +16,7 @@ use crate::controllers::client as chips;
 use crate::cpuid::supported::supported_xcr0;
 use crate::vcpu::{VcpuState, X86Vcpu};
 use crate::vm::X86Vm;
-use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, nested, pmu, pre_fault, regs, vapic};
+use crate::{caps, clock, cpuid, events, guest_debug, mp_state, msr, pmu, pre_fault, regs, vapic};
 
 type OnSystem = fn(UserPtr) -> Result<i64, Errno>;
 type OnVm = fn(&Arc<X86Vm>, UserPtr) -> Result<i64, Errno>;
@@ -108,8 +108,6 @@ pub const VCPU: &[(u32, OnVcpu)] = &[
         caps::enable::on_vcpu(vcpu, s, &arg.read()?)
     }),
     (KVM_PRE_FAULT_MEMORY, pre_fault::pre_fault),
-    (KVM_GET_NESTED_STATE, nested::get),
-    (KVM_SET_NESTED_STATE, nested::set),
     (KVM_HAS_DEVICE_ATTR, clock::ioctls::has_attr),
     (KVM_GET_DEVICE_ATTR, clock::ioctls::get_attr),
     (KVM_SET_DEVICE_ATTR, clock::ioctls::set_attr),
@@ -140,7 +138,7 @@ pub fn find<H: Copy>(rows: &[(u32, H)], request: u32) -> Option<H> {
 /// KVM_SET_TSS_ADDR: kept, as nothing needs to be placed there.
 fn set_tss_addr(vm: &X86Vm, addr: u64) -> Result<i64, Errno> {
     // Three pages below 4 GiB.
-    if addr > u64::from(u32::MAX) - 3 * 4096 {
+    if addr > (1 << 32) - 3 * 4096 {
         return Err(Errno::EINVAL);
     }
     vm.arch().settings.tss_addr.store(addr, Relaxed);
@@ -149,10 +147,11 @@ fn set_tss_addr(vm: &X86Vm, addr: u64) -> Result<i64, Errno> {
 
 /// KVM_SET_IDENTITY_MAP_ADDR: kept likewise.
 fn set_identity_map_addr(vm: &Arc<X86Vm>, arg: UserPtr) -> Result<i64, Errno> {
-    let addr: u64 = arg.read()?;
+    let _changes = vm.changes().lock();
     if !vm.vcpus().is_empty() {
         return Err(Errno::EINVAL);
     }
+    let addr: u64 = arg.read()?;
     // Zero asks for the default.
     let addr = if addr == 0 { 0xfffb_c000 } else { addr };
     vm.arch().settings.identity_map_addr.store(addr, Relaxed);

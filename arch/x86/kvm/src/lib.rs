@@ -32,7 +32,6 @@ pub mod locks;
 pub mod module;
 pub mod mp_state;
 pub mod msr;
-pub mod nested;
 pub mod parameters;
 pub mod pic;
 pub mod pit;

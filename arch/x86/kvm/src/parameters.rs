@@ -11,7 +11,8 @@ use ring3_x86_cpu::core::Prefix;
 pub struct Parameters {
     /// UD2 followed by "kvm" has the instruction behind it emulated.
     pub force_emulation_prefix: Prefix,
-    /// Programs of the guest's reach VMware's ports whatever IOPL and the TSS say. Its pseudo performance counters are missing.
+    /// Programs of the guest's reach VMware's ports whatever IOPL and the TSS say, and its pseudo performance counters whatever
+    /// CR4 says.
     pub enable_vmware_backdoor: Ports,
 }
 

@@ -16,26 +16,28 @@ const AT_ONCE: u64 = 1 << 30;
 
 pub fn pre_fault(vcpu: &X86Vcpu, s: &mut VcpuState, arg: UserPtr) -> Result<i64, Errno> {
     let mut range: KvmPreFaultMemory = arg.read()?;
+    let whole = range.size;
+    let result = advance(vcpu, &mut s.unit, &mut range);
+    // What is left is told whatever came of it.
+    arg.write(&range)?;
+    // Some is enough to call it a success.
+    if range.size < whole { Ok(0) } else { result }
+}
+
+fn advance(vcpu: &X86Vcpu, unit: &mut Unit, range: &mut KvmPreFaultMemory) -> Result<i64, Errno> {
     let aligned = range.gpa.is_multiple_of(PAGE_SIZE) && range.size.is_multiple_of(PAGE_SIZE);
     let end = range.gpa.checked_add(range.size);
     if range.flags != 0 || !aligned || end.is_none_or(|end| end <= range.gpa) {
         return Err(Errno::EINVAL);
     }
     let mut left = range.size.min(AT_ONCE);
-    let mut result = Ok(0);
-    let whole = range.size;
     while left != 0 {
-        if let Err(errno) = touch(vcpu, &mut s.unit, GuestPhys(range.gpa)) {
-            result = Err(errno);
-            break;
-        }
+        touch(vcpu, unit, GuestPhys(range.gpa))?;
         range.gpa += PAGE_SIZE;
         range.size -= PAGE_SIZE;
         left -= PAGE_SIZE;
     }
-    arg.write(&range)?;
-    // Some is enough to call it a success.
-    if range.size < whole { Ok(0) } else { result }
+    Ok(0)
 }
 
 fn touch(vcpu: &X86Vcpu, unit: &mut Unit, at: GuestPhys) -> Result<(), Errno> {

@@ -28,11 +28,8 @@ enum Turn {
 }
 
 pub fn run(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
-    s.unit.ran = true;
-    run_page::load(vcpu, s)?;
-    // Nothing could start it: the client put it in a state that there is not.
-    if s.unit.mp_state == KVM_MP_STATE_INIT_RECEIVED && s.cpu.core.state.smm.active {
-        return Err(Errno::EINVAL);
+    if s.unit.mp_state != KVM_MP_STATE_UNINITIALIZED {
+        run_page::load(vcpu, s)?;
     }
     s.unit.steal.entered();
     let result = enter(vcpu, s);
@@ -60,6 +57,10 @@ fn enter(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<(), Errno> {
     }
     if vcpu.immediate_exit() {
         return Err(Errno::EINTR);
+    }
+    // Nothing could start it: the client put it in a state that there is not.
+    if s.unit.mp_state == KVM_MP_STATE_INIT_RECEIVED && s.cpu.core.state.smm.active {
+        return Err(Errno::EINVAL);
     }
     loop {
         match turn(vcpu, s)? {
@@ -154,6 +155,7 @@ fn turn(vcpu: &Arc<X86Vcpu>, s: &mut VcpuState) -> Result<Turn, Errno> {
     let Some(guest) = vcpu.seat().enter_guest() else {
         return Ok(Turn::Again);
     };
+    s.unit.ran = true;
     if s.unit.steal.is_due() && steal::back(vcpu, &mut s.unit) == TlbFlush::Asked {
         flush_tlb(vcpu, s);
     }

@@ -41,7 +41,11 @@ pub fn load(vcpu: &X86Vcpu, s: &mut VcpuState) -> Result<(), Errno> {
     page.store(KVM_DIRTY_REGS, &0u64);
     // With a local APIC of ours CR8 is the guest's; without, the client may have changed it.
     if !apic::in_kernel(vcpu) {
-        apic::set_cr8(vcpu, &mut s.unit, page.load(CR8));
+        let cr8: u64 = page.load(CR8);
+        if cr8 > 15 {
+            return Err(Errno::EINVAL);
+        }
+        apic::set_cr8(vcpu, &mut s.unit, cr8);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use ring3_kvm::memory::SlotsView;
 use ring3_kvm::vcpu::{Request, Seat, Vcpu};
 use ring3_uapi::x86::{KVM_X86_DISABLE_EXITS_HLT, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS};
 use ring3_uapi::{KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
-use ring3_x86_cpu::state::{CR4_OSXSAVE, RDX};
+use ring3_x86_cpu::state::{CR4_OSXSAVE, CR4_PKE, RDX};
 use ring3_x86_cpu::{Cpu, Features as Instructions, State};
 use ring3_x86_jit::Engine;
 
@@ -76,6 +76,8 @@ pub struct Unit {
     /// KVM_RUN was called.
     pub ran: bool,
     pub enforce_pv_cpuid: bool,
+    /// The dynamic state components that the client ever gave to the guest.
+    pub dynamic_components: u64,
     /// What kvm_run's flags shall say at the next return to the client.
     pub run_flags: u16,
     pub pv_eoi: PvEoi,
@@ -95,7 +97,7 @@ impl Unit {
     pub fn cpuid_runtime(&self, vcpu: &X86Vcpu, state: &State) -> cpuid::Runtime {
         cpuid::Runtime {
             osxsave: state.cr4 & CR4_OSXSAVE != 0,
-            ospke: false,
+            ospke: state.cr4 & CR4_PKE != 0,
             apic_enabled: self.apic_is_enabled(vcpu),
             xcr0: state.xcr0,
         }
@@ -245,6 +247,7 @@ pub fn create(vm: &Arc<X86Vm>, seat: &Arc<Seat>) -> Result<(VcpuState, Shared), 
         slots: vm.memory().view(0),
         ran: false,
         enforce_pv_cpuid: false,
+        dynamic_components: 0,
         run_flags: 0,
         pv_eoi: PvEoi::default(),
         vapic: Vapic::default(),
@@ -263,7 +266,9 @@ pub fn init(vcpu: &X86Vcpu, s: &mut VcpuState) {
     state.cr0 = 0x10 | old.cr0 & (3 << 29);
     state.cr2 = 0;
     state.vector = old.vector;
+    state.tiles = old.tiles;
     state.xcr0 = old.xcr0;
+    state.pkru = old.pkru;
     state.msr = old.msr;
     state.physical_bits = old.physical_bits;
     state.smm.base = old.smm.base;

@@ -17,7 +17,7 @@ use ring3_x86_cpu::{
 use crate::exit::Exit;
 use crate::msr::{self, By, Denied};
 use crate::vcpu::{Unit, X86Vcpu};
-use crate::{apic, async_pf, hypercall, pmu, smm, stats, vapic};
+use crate::{apic, async_pf, hypercall, parameters, pmu, smm, stats, vapic};
 
 /// One vCPU's view of the machine, for the length of a run.
 pub struct Machine<'a> {
@@ -322,6 +322,12 @@ impl Platform for Machine<'_> {
         }
         self.unit.io.queue(Exit::TaskPriority);
         Posted::Pause
+    }
+
+    fn counter_is_open(&self, index: u32) -> bool {
+        let settings = &self.vcpu.vm().arch().settings;
+        settings.parameters.enable_vmware_backdoor == parameters::Ports::Open
+            && pmu::vmware::is_counter(index)
     }
 
     fn performance_counter(&mut self, state: &mut State, index: u32) -> Option<u64> {

@@ -5,6 +5,7 @@
 
 mod away;
 mod debugger;
+mod escape;
 mod overwritten;
 mod signals;
 mod slots;

@@ -1,9 +1,10 @@
 //! From an `iced_x86::Instruction` to an [`Op`]: which handler executes it, and with what operands.
 //!
 //! `integer`, `flow` and `strings` pick handlers for the general-purpose instructions, `system` for everything that
-//! touches privilege, segments, control registers, ports or far control flow, `native` for the forms that the
-//! host CPU executes itself. What none of them takes is an invalid opcode.
+//! touches privilege, segments, control registers, ports or far control flow, `amx` for tiles, `native` for the forms that
+//! the host CPU executes itself. What none of them takes is an invalid opcode.
 
+pub mod amx;
 pub mod flow;
 pub mod integer;
 pub mod native;
@@ -84,6 +85,7 @@ pub fn operation(core: &mut Core, instr: &Instruction, bytes: &[u8], base: u64, 
     let found = integer::select(instr, &mode, &mut op)
         .or_else(|| strings::select(instr, &mode, &mut op))
         .or_else(|| system::select(instr, &mode, &mut op))
+        .or_else(|| amx::select(instr, &mut op))
         .or_else(|| native::select(core, instr, bytes, &mut op));
     if let Some(handler) = found {
         op.run = handler;

@@ -208,6 +208,8 @@ fn registers(instr: &Instruction, _: &Mode, op: &mut Op) -> Option<Handler> {
         M::Xgetbv => Some(msr::xgetbv),
         M::Xsetbv => Some(msr::xsetbv),
         M::Swapgs => Some(msr::swapgs),
+        M::Rdpkru => Some(msr::rdpkru),
+        M::Wrpkru => Some(msr::wrpkru),
         M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase => {
             op.dst = register(instr, 0, &mut op.size)?;
             Some(match instr.mnemonic() {

@@ -1,6 +1,7 @@
 //! The handlers: one small function per form of operation.
 
 pub mod alu;
+pub mod amx;
 pub mod bits;
 pub mod branch;
 pub mod descriptor;

@@ -126,6 +126,10 @@ impl Core {
                 read: access != Access::Execute,
                 write: access == Access::Write,
                 execute: access == Access::Execute,
+                key: known
+                    .rights
+                    .key(&self.state)
+                    .filter(|_| access != Access::Execute),
             };
             let reach = known.rights.reach();
             self.mmu.spaces.note_entered(linear, reach);

@@ -92,6 +92,18 @@ impl Core {
         self.resync();
     }
 
+    /// PKRU was written. The tables have what it allowed before, which matters where it bars more now.
+    pub(crate) fn keys_changed(&mut self, before: u32) {
+        let bars = self.state.pkru & !before;
+        let keys = (0..16)
+            .filter(|key| bars >> (2 * key) & 3 != 0)
+            .fold(0, |keys, key| keys | 1 << key);
+        if keys != 0 && self.mmu.void_keys(keys) {
+            // Translated code remembers pages, too.
+            self.resync();
+        }
+    }
+
     /// INVLPG.
     pub(crate) fn invalidate_page(&mut self, linear: u64) {
         let slot = self.mmu.spaces.current();

@@ -128,6 +128,16 @@ impl Mmu {
         self.tables.get(tables::place(self.spaces.current(), class))
     }
 
+    /// Voids what was checked against some protection keys, a bit each, in any address space: PKRU belongs to none. Whether
+    /// there was something.
+    pub(crate) fn void_keys(&mut self, keys: u16) -> bool {
+        let mut found = false;
+        for table in self.tables.all() {
+            found |= table.clear_keys(keys);
+        }
+        found
+    }
+
     /// Makes the next write to the guest-physical page of `gpa` ask the world again.
     pub fn protect(&mut self, gpa: GuestPhys) {
         for table in self.tables.all() {

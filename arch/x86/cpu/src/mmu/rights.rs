@@ -13,16 +13,40 @@ impl Rights {
     pub const WRITE: Rights = Rights(1 << 1);
     pub const USER: Rights = Rights(1 << 2);
     /// The dirty bit is set.
-    pub const DIRTY: Rights = Rights(1 << 6);
+    pub const DIRTY: Rights = Rights(1 << 7);
     pub const GLOBAL: Rights = Rights(1 << 8);
     pub const EXECUTE: Rights = Rights(1 << 9);
     /// Without paging.
     pub const ALL: Rights = Rights(Self::WRITE.0 | Self::USER.0 | Self::DIRTY.0 | Self::EXECUTE.0);
     const MASK: u64 = 0xfff;
+    /// The protection key, four bits wide.
+    const KEY_SHIFT: u32 = 3;
 
     /// These rights, and `more` if `condition` holds.
     pub fn with(self, more: Rights, condition: bool) -> Rights {
         Rights(self.0 | if condition { more.0 } else { 0 })
+    }
+
+    /// These rights, those of a page that had no key yet, with a key.
+    pub fn with_key(self, key: u16) -> Rights {
+        Rights(self.0 | (key & 15) << Self::KEY_SHIFT)
+    }
+
+    /// The protection key that data accesses are checked against, if any is.
+    #[inline]
+    pub fn key(self, state: &State) -> Option<u8> {
+        let keyed = self.has(Rights::USER) && state.has_keys();
+        keyed.then_some((self.0 >> Self::KEY_SHIFT & 15) as u8)
+    }
+
+    /// Whether the page's protection key bars an access.
+    pub fn barred(self, access: Access, privilege: Privilege, state: &State) -> bool {
+        let Some(key) = self.key(state).filter(|_| access != Access::Execute) else {
+            return false;
+        };
+        let bars = state.pkru >> (2 * key) & 3;
+        let minds_writes = privilege == Privilege::User || state.cr0 & CR0_WP != 0;
+        bars & 1 != 0 || bars & 2 != 0 && access == Access::Write && minds_writes
     }
 
     /// What both grant.
@@ -75,6 +99,8 @@ impl Rights {
                 reachable && (access != Access::Write || writable || state.cr0 & CR0_WP == 0)
             }
         };
-        allowed && (access != Access::Execute || self.has(Rights::EXECUTE))
+        allowed
+            && (access != Access::Execute || self.has(Rights::EXECUTE))
+            && !self.barred(access, privilege, state)
     }
 }

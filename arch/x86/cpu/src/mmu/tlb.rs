@@ -48,14 +48,19 @@ const fn empty(slot: usize) -> Entry {
 #[repr(C)]
 pub struct Table {
     entries: [Entry; ENTRIES],
-    /// Guest-physical page of each entry, and [`GLOBAL`].
+    /// Guest-physical page of each entry, [`GLOBAL`] and [`KEYED`].
     gpa: [u64; ENTRIES],
     /// A bit for each entry that is not empty.
     filled: [u64; ENTRIES / 64],
+    /// A bit for each protection key that entries may have.
+    keys: u16,
 }
 
 /// With a guest-physical page: its translation is global.
 const GLOBAL: u64 = 1;
+/// It was checked against the protection key that is in the bits above this one.
+const KEYED: u64 = 2;
+const KEY_SHIFT: u32 = 2;
 
 #[inline(always)]
 fn index(linear: u64) -> usize {
@@ -68,6 +73,7 @@ impl Table {
             entries: std::array::from_fn(empty),
             gpa: [0; ENTRIES],
             filled: [0; ENTRIES / 64],
+            keys: 0,
         })
     }
 
@@ -102,7 +108,11 @@ impl Table {
     pub fn fill(&mut self, linear: u64, gpa: GuestPhys, reach: Reach, page: HostPage, kinds: Kinds) {
         let slot = index(linear);
         let tag = linear & !0xfff;
-        let base = gpa.0 & !0xfff | if reach == Reach::Global { GLOBAL } else { 0 };
+        let mut base = gpa.0 & !0xfff | if reach == Reach::Global { GLOBAL } else { 0 };
+        if let Some(key) = kinds.key {
+            base |= u64::from(key) << KEY_SHIFT | KEYED;
+            self.keys |= 1 << key;
+        }
         let entry = &mut self.entries[slot];
         let known = entry.read == tag || entry.write == tag || entry.execute == tag;
         if !known || entry.page != page || self.gpa[slot] != base {
@@ -142,6 +152,23 @@ impl Table {
         } else {
             self.each_filled(|table, slot| table.clear_if(slot, span));
         }
+    }
+
+    /// Voids the translations that were checked against some protection keys, a bit each. Whether there were any.
+    pub fn clear_keys(&mut self, keys: u16) -> bool {
+        if self.keys & keys == 0 {
+            return false;
+        }
+        self.keys &= !keys;
+        let mut found = false;
+        self.each_filled(|table, slot| {
+            let mark = table.gpa[slot];
+            if mark & KEYED != 0 && keys >> (mark >> KEY_SHIFT & 15) & 1 != 0 {
+                table.empty_slot(slot);
+                found = true;
+            }
+        });
+        found
     }
 
     fn clear_if(&mut self, slot: usize, span: Span) {
@@ -192,6 +219,8 @@ pub struct Kinds {
     pub read: bool,
     pub write: bool,
     pub execute: bool,
+    /// The protection key that the access was checked against.
+    pub key: Option<u8>,
 }
 
 const PHYS_ENTRIES: usize = 256;
@@ -245,6 +274,7 @@ mod tests {
             read: true,
             write: true,
             execute: false,
+            key: None,
         };
         for linear in [0, 0x1000, 0x40_0000] {
             table.fill(linear, GuestPhys(0x5000), Reach::Local, HostPage::NULL, both);

@@ -1,6 +1,6 @@
 //! The page walk: 32-bit, PAE and 4-level paging, permissions, accessed and dirty bits.
 //!
-//! Not supported: 5-level paging and protection keys, which CPUID does not offer.
+//! Not supported: 5-level paging, and protection keys of supervisor pages, which CPUID does not offer.
 
 use super::access::Privilege;
 use super::rights::Rights;
@@ -18,6 +18,7 @@ const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
+const KEY_SHIFT: u32 = 59;
 
 /// Bits of the error code of a page fault.
 const PF_PRESENT: u32 = 1 << 0;
@@ -25,6 +26,7 @@ const PF_WRITE: u32 = 1 << 1;
 const PF_USER: u32 = 1 << 2;
 const PF_RESERVED: u32 = 1 << 3;
 const PF_FETCH: u32 = 1 << 4;
+const PF_KEY: u32 = 1 << 5;
 
 /// Where a linear address leads.
 #[derive(Clone, Copy, Debug)]
@@ -165,8 +167,13 @@ impl Core {
                     .with(Rights::EXECUTE, executable),
             );
             if maps {
+                if level.entry_size == 8 && self.state.has_keys() {
+                    rights = rights.with_key((entry >> KEY_SHIFT & 15) as u16);
+                }
                 if !rights.allow(walk.access, walk.privilege, &self.state) {
-                    return Err(self.page_fault(walk, PF_PRESENT));
+                    let barred = rights.barred(walk.access, walk.privilege, &self.state);
+                    let key = if barred { PF_KEY } else { 0 };
+                    return Err(self.page_fault(walk, PF_PRESENT | key));
                 }
                 let wanted = ACCESSED | if walk.access == Access::Write { DIRTY } else { 0 };
                 if !self.set_entry_bits(world, at, level.entry_size, entry, wanted)? {

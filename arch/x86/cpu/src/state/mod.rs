@@ -4,11 +4,14 @@ pub mod control;
 pub mod flags;
 pub mod meter;
 pub mod segment;
+pub mod tiles;
+mod xstate;
 
 pub use control::*;
 pub use flags::Flags;
 pub use meter::{Meter, Retired};
 pub use segment::{Attributes, CS, DS, ES, FS, GS, SS, Segment, Table};
+pub use tiles::Tiles;
 
 use ring3_host::native::VectorState;
 
@@ -39,6 +42,9 @@ pub struct SystemMsrs {
     pub sysenter_eip: u64,
     pub tsc_aux: u64,
     pub xss: u64,
+    /// Components of XCR0 whose use faults, and those that the last such fault was about.
+    pub xfd: u64,
+    pub xfd_err: u64,
 }
 
 /// What blocks events at the next instruction boundary.
@@ -98,6 +104,8 @@ pub struct State {
     pub cr4: u64,
     pub efer: u64,
     pub xcr0: u64,
+    /// What each protection key of user pages bars: two bits each, all accesses and writes.
+    pub pkru: u32,
     pub dr: [u64; 4],
     pub dr6: u64,
     pub dr7: u64,
@@ -105,6 +113,7 @@ pub struct State {
     /// PDPTRs as loaded by the last write to CR3 under PAE paging.
     pub pdptr: [u64; 4],
     pub vector: Box<VectorState>,
+    pub tiles: Tiles,
     pub interruptibility: Interruptibility,
     pub smm: Smm,
     pub meter: Meter,
@@ -152,12 +161,14 @@ impl State {
             cr4: 0,
             efer: 0,
             xcr0: 1,
+            pkru: 0,
             dr: [0; 4],
             dr6: DR6_FIXED,
             dr7: DR7_FIXED,
             msr: SystemMsrs::default(),
             pdptr: [0; 4],
             vector: Box::default(),
+            tiles: Tiles::default(),
             interruptibility: Interruptibility::default(),
             smm: Smm::default(),
             meter: Meter::default(),
@@ -193,6 +204,10 @@ impl State {
     /// EFER.LMA: IA-32e mode, compatibility mode included.
     pub fn long_mode(&self) -> bool {
         self.efer & EFER_LMA != 0
+    }
+    /// Whether user pages have protection keys.
+    pub fn has_keys(&self) -> bool {
+        self.cr4 & CR4_PKE != 0 && self.long_mode()
     }
     /// 64-bit mode: IA-32e mode with CS.L.
     pub fn code64(&self) -> bool {

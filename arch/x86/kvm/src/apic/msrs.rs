@@ -48,6 +48,8 @@ pub fn read_deadline(a: &mut Access) -> Result<u64, Denied> {
 
 pub fn write_deadline(a: &mut Access, value: u64) -> Result<(), Denied> {
     if let Some(apic) = &a.vcpu.shared().apic {
+        // A deadline in the past requests an interrupt at once, which one that has ended must not hold back.
+        super::collect(a.vcpu, a.unit);
         let mut guard = apic.lock();
         let inner = &mut *guard;
         inner.lapic.set_tsc_deadline(value, &mut inner.port);

@@ -41,7 +41,7 @@ type OnVcpu = fn(&mut VcpuState, u64) -> Result<i64, Errno>;
 
 pub const ON_VM: &[(u32, OnVm)] = &[
     (KVM_CAP_DISABLE_QUIRKS, |vm, value| {
-        put(&vm.arch().settings.disabled_quirks, value)
+        disable_quirks(vm, value & QUIRKS)
     }),
     (KVM_CAP_SPLIT_IRQCHIP, controllers::client::split),
     (KVM_CAP_X2APIC_API, x2apic_api),
@@ -65,7 +65,7 @@ pub const ON_VM: &[(u32, OnVm)] = &[
     }),
     (KVM_CAP_PMU_CAPABILITY, pmu_capability),
     (KVM_CAP_DISABLE_QUIRKS2, |vm, value| {
-        put(&vm.arch().settings.disabled_quirks, within(value, QUIRKS)?)
+        disable_quirks(vm, within(value, QUIRKS)?)
     }),
     (KVM_CAP_X86_TRIPLE_FAULT_EVENT, |vm, value| {
         switch(&vm.arch().settings.triple_fault_event, value)
@@ -105,6 +105,13 @@ fn switch(setting: &AtomicBool, value: u64) -> Result<i64, Errno> {
     Ok(0)
 }
 
+/// What is off stays off.
+fn disable_quirks(vm: &X86Vm, quirks: u64) -> Result<i64, Errno> {
+    let off = &vm.arch().settings.disabled_quirks;
+    off.fetch_or(quirks, Ordering::Relaxed);
+    Ok(0)
+}
+
 fn x2apic_api(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
     let value = within(value, super::X2APIC_API)?;
     vm.arch().settings.x2apic_api.fetch_or(value, Ordering::Relaxed);
@@ -116,8 +123,7 @@ fn x2apic_api(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
 
 /// Before there are vCPUs.
 fn disable_exits(vm: &X86Vm, value: u64) -> Result<i64, Errno> {
-    let all = DISABLE_EXITS | KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_CSTATE;
-    let value = within(value, all)? & DISABLE_EXITS;
+    let value = within(value, DISABLE_EXITS)?;
     let _changes = vm.changes().lock();
     if !vm.vcpus().is_empty() {
         return Err(Errno::EINVAL);

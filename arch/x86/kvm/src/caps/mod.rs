@@ -32,9 +32,9 @@ pub const GUEST_DEBUG: u32 = KVM_GUESTDBG_ENABLE
 
 pub const X2APIC_API: u64 = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
 
-/// Bytes of KVM_GET_XSAVE2.
+/// Bytes of KVM_GET_XSAVE2, at most.
 pub fn xsave2_size() -> u32 {
-    xsave_size(supported::supported_xcr0(), Layout::Standard).max(4096)
+    xsave_size(supported::permitted_xcr0(), Layout::Standard).max(4096)
 }
 
 /// A capability and its answer; the order is that of the numbers.

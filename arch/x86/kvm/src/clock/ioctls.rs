@@ -48,10 +48,13 @@ pub fn set_clock(vm: &X86Vm, arg: UserPtr) -> Result<i64, Errno> {
     Ok(0)
 }
 
+/// Of the argument, Linux looks at the lower half.
 fn valid_khz(khz: u64) -> Result<u32, Errno> {
-    match u32::try_from(khz) {
-        Ok(khz) if khz < MAX_KHZ => Ok(khz),
-        _ => Err(Errno::EINVAL),
+    let khz = khz as u32;
+    if khz < MAX_KHZ {
+        Ok(khz)
+    } else {
+        Err(Errno::EINVAL)
     }
 }
 
@@ -67,9 +70,13 @@ pub fn get_khz(s: &VcpuState) -> Result<i64, Errno> {
     Ok(i64::from(s.unit.tsc.khz))
 }
 
-/// KVM_SET_TSC_KHZ on a VM: for the vCPUs to come.
+/// KVM_SET_TSC_KHZ on a VM: for all vCPUs, before there are any.
 pub fn set_vm_khz(vm: &X86Vm, khz: u64) -> Result<i64, Errno> {
     let khz = valid_khz(khz)?;
+    let _changes = vm.changes().lock();
+    if !vm.vcpus().is_empty() {
+        return Err(Errno::EINVAL);
+    }
     vm.arch().tsc.set_default_khz(khz);
     Ok(0)
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
+use ring3_kvm::arch::Types;
 use ring3_uapi::KvmIrqRoutingEntry;
 use ring3_uapi::x86::{
     KVM_PIT_SPEAKER_DUMMY, KvmIrqchip, KvmPitConfig, KvmPitState, KvmPitState2, KvmReinjectControl,
@@ -11,12 +12,10 @@ use ring3_uapi::x86::{
 
 use super::wiring::{ApicsOf, GsisOf};
 use super::{Mode, ports};
+use crate::X86;
 use crate::irqchip::{Chips, PitTimer, Speaker, default_routes};
 use crate::pit::ReinjectMode;
 use crate::vm::X86Vm;
-
-/// Pins that the client's I/O APIC can have.
-const MAX_RESERVED_GSIS: u64 = 24;
 
 /// KVM_CREATE_IRQCHIP.
 pub fn create_irqchip(vm: &Arc<X86Vm>) -> Result<i64, Errno> {
@@ -52,7 +51,7 @@ pub fn create_irqchip(vm: &Arc<X86Vm>) -> Result<i64, Errno> {
 
 /// KVM_CAP_SPLIT_IRQCHIP.
 pub fn split(vm: &X86Vm, reserved_gsis: u64) -> Result<i64, Errno> {
-    if reserved_gsis > MAX_RESERVED_GSIS {
+    if reserved_gsis > u64::from(X86::LIMITS.irq_routes) {
         return Err(Errno::EINVAL);
     }
     let _changes = vm.changes().lock();

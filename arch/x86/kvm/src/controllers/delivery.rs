@@ -57,12 +57,14 @@ fn send_msi(vm: &X86Vm, msi: &Msi) -> irq::LineStatus {
         return irq::LineStatus::Ignored;
     };
     let arch = vm.arch();
+    // As Linux has it, who is not there blocks it, unless nobody is.
+    let nobody = arch.apics.all().is_empty();
     match arch
         .apics
         .route(&message, None, arch.settings.broadcast_rule(), &mut |_| {})
     {
-        Delivery::NoTarget => irq::LineStatus::Ignored,
-        Delivery::Accepted(0) => irq::LineStatus::Coalesced,
+        Delivery::NoTarget if nobody => irq::LineStatus::Ignored,
+        Delivery::NoTarget | Delivery::Accepted(0) => irq::LineStatus::Coalesced,
         Delivery::Accepted(n) => irq::LineStatus::Delivered(n),
     }
 }

@@ -1,8 +1,8 @@
 //! The CPUID feature bits this KVM can offer, one row each.
 //!
 //! A row says where the bit lives and what it takes to offer it: `Software` features are implemented by us on any
-//! host; `Host` features are executed by the host CPU on the guest's behalf, so they are offered only where the
-//! host has them; `Known` bits are never offered, but the code asks whether the client set them all the same.
+//! host; `Host` features are executed by the host CPU on the guest's behalf, or are what clients expect of a host that has
+//! them, so they are offered only there; `Known` bits are never offered, but the code asks whether the client set them all the same.
 //!
 //! A bit without a row is never offered.
 
@@ -35,7 +35,7 @@ pub struct Feature {
 pub enum Source {
     /// Implemented in software, on any host.
     Software,
-    /// Executed by the host CPU.
+    /// The host's CPU has it.
     Host,
     /// Implemented in software, and offered where the host's processor is Intel's.
     Intel,
@@ -136,7 +136,7 @@ features! {
 
     AVX512VBMI      0x7 0 Ecx 1 Host;
     UMIP            0x7 0 Ecx 2 Software;
-    PKU             0x7 0 Ecx 3 Known;
+    PKU             0x7 0 Ecx 3 Host;
     OSPKE           0x7 0 Ecx 4 Known;
     AVX512_VBMI2    0x7 0 Ecx 6 Host;
     GFNI            0x7 0 Ecx 8 Host;
@@ -150,6 +150,9 @@ features! {
 
     FSRM            0x7 0 Edx 4 Software;
     AVX512_VP2INTERSECT 0x7 0 Edx 8 Host;
+    AMX_BF16        0x7 0 Edx 22 Host;
+    AMX_TILE        0x7 0 Edx 24 Host;
+    AMX_INT8        0x7 0 Edx 25 Host;
     SPEC_CTRL       0x7 0 Edx 26 Known;
     INTEL_STIBP     0x7 0 Edx 27 Known;
     ARCH_CAPABILITIES 0x7 0 Edx 29 Software;
@@ -162,6 +165,10 @@ features! {
     XSAVEC          0xd 1 Eax 1 Host;
     XGETBV1         0xd 1 Eax 2 Host;
     XSAVES          0xd 1 Eax 3 Host;
+    XFD             0xd 1 Eax 4 Host;
+
+    AMX_INT8_ALIAS  0x1e 1 Eax 0 Host;
+    AMX_BF16_ALIAS  0x1e 1 Eax 1 Host;
 
     LAHF_LM         0x8000_0001 0 Ecx 0 Software;
     CMP_LEGACY      0x8000_0001 0 Ecx 1 Host;

@@ -63,12 +63,16 @@ pub fn get_emulated(arg: UserPtr) -> Result<i64, Errno> {
     if head.nent < 1 {
         return Err(Errno::E2BIG);
     }
-    let given: Vec<KvmCpuidEntry2> = entries_of(arg).read_vec(head.nent.min(MAX_ENTRIES) as usize)?;
+    // As in Linux, entries that cannot be read are wrong ones.
+    let given: Vec<KvmCpuidEntry2> = entries_of(arg)
+        .read_vec(head.nent.min(MAX_ENTRIES) as usize)
+        .map_err(|_| Errno::EINVAL)?;
     if given.iter().any(|e| e.padding != [0; 3]) {
         return Err(Errno::EINVAL);
     }
     let table = supported::emulated();
-    if (head.nent as usize) < table.len() {
+    // Linux wants room for one more, as it asks before it knows that there is nothing to come.
+    if (head.nent as usize) <= table.len() {
         return Err(Errno::E2BIG);
     }
     write_table(arg, &table)
@@ -132,7 +136,14 @@ fn accept(vcpu: &X86Vcpu, s: &mut VcpuState, table: Vec<Entry>) -> Result<i64, E
     if !matches!(virtual_bits, 0 | 48 | 57) {
         return Err(Errno::EINVAL);
     }
-    s.unit.cpuid.replace(table);
+    let mut given = super::Table::default();
+    given.replace(table);
+    let dynamic = given.dynamic_components();
+    if dynamic & !supported::permitted_xcr0() != 0 {
+        return Err(Errno::EPERM);
+    }
+    s.unit.dynamic_components |= dynamic;
+    s.unit.cpuid = given;
     s.after_cpuid(vcpu);
     Ok(0)
 }

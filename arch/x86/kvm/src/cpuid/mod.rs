@@ -3,7 +3,7 @@
 //! `features` has the bits as rows, `supported` makes the lists for the client from them, this file holds the
 //! vCPU's table and executes the instruction, `ioctls` is the client's side.
 //!
-//! Not supported: Hyper-V leaves, SGX, AMX, VMX and SVM.
+//! Not supported: Hyper-V leaves, SGX, VMX and SVM.
 
 pub mod features;
 pub mod ioctls;
@@ -106,6 +106,13 @@ impl Table {
     pub fn supported_xcr0(&self) -> u64 {
         self.find(0xd, 0).map_or(0, |e| {
             (u64::from(e.regs[0]) | u64::from(e.regs[3]) << 32) & supported::supported_xcr0()
+        })
+    }
+
+    /// The dynamic components that the client gives to the guest, permitted or not.
+    pub fn dynamic_components(&self) -> u64 {
+        self.find(0xd, 0).map_or(0, |e| {
+            (u64::from(e.regs[0]) | u64::from(e.regs[3]) << 32) & supported::DYNAMIC
         })
     }
 

@@ -6,12 +6,18 @@
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
+use ring3_host::native::xsave::{XFEATURE_PKRU, XFEATURE_XTILECFG, XFEATURE_XTILEDATA, XFEATURES};
+use ring3_host::xcomp;
+
 use super::features::{self, Reg, Source};
 use super::{Entry, SIGNIFICANT_INDEX, xsave_size};
 use crate::pmu;
 
-/// The state components the engine can hold: x87, SSE, AVX and the three of AVX-512.
-const KNOWN_XCR0: u64 = 0xe7;
+/// The state components the engine can hold.
+const KNOWN_XCR0: u64 = XFEATURES | XFEATURE_PKRU | XTILE;
+const XTILE: u64 = XFEATURE_XTILECFG | XFEATURE_XTILEDATA;
+/// Components that a client must have asked Linux for, because they are large.
+pub const DYNAMIC: u64 = XFEATURE_XTILEDATA;
 
 const MAX_BASIC: u32 = 0x1f;
 const MAX_EXTENDED_INTEL: u32 = 0x8000_0021;
@@ -58,6 +64,17 @@ pub fn supported_xcr0() -> u64 {
         let leaf = host_or_zero(0xd, 0);
         (u64::from(leaf[0]) | u64::from(leaf[3]) << 32) & KNOWN_XCR0
     })
+}
+
+/// The like, without those that the client may not use.
+pub fn permitted_xcr0() -> u64 {
+    let supported = supported_xcr0();
+    if supported & DYNAMIC == 0 || xcomp::permitted(DYNAMIC) == DYNAMIC {
+        supported
+    } else {
+        // One is of no use without the other.
+        supported & !XTILE
+    }
 }
 
 /// The features of one register that are offered on this host.
@@ -118,8 +135,25 @@ fn leaf_7(out: &mut Vec<Entry>) {
     }
 }
 
-fn leaf_d(out: &mut Vec<Entry>) {
-    let xcr0 = supported_xcr0();
+/// Tiles, of which one palette is known.
+fn tile_leaves(function: u32, out: &mut Vec<Entry>) {
+    let has_tiles = offered(7, 0, features::AMX_TILE.reg) >> features::AMX_TILE.bit & 1 != 0;
+    let mut regs = host_or_zero(function, 0);
+    if !has_tiles {
+        return out.push(entry(function, 0, [0; 4]));
+    }
+    regs[0] = regs[0].min(1);
+    out.push(entry(function, 0, regs));
+    if regs[0] == 1 {
+        let more = match function {
+            0x1d => host(function, 1),
+            _ => [offered(function, 1, Reg::Eax), 0, 0, 0],
+        };
+        out.push(entry(function, 1, more));
+    }
+}
+
+fn leaf_d(xcr0: u64, out: &mut Vec<Entry>) {
     let size = xsave_size(xcr0, super::Layout::Standard);
     out.push(entry(0xd, 0, [xcr0 as u32, size, size, (xcr0 >> 32) as u32]));
     if xcr0 == 0 {
@@ -134,12 +168,12 @@ fn leaf_d(out: &mut Vec<Entry>) {
     out.push(entry(0xd, 1, [features, compact, 0, 0]));
     for index in (2..63).filter(|i| xcr0 & (1 << i) != 0) {
         let [eax, ebx, ecx, _] = host(0xd, index);
-        // XFD (bit 2) is not offered; bit 1 tells the alignment in the compacted format.
-        out.push(entry(0xd, index, [eax, ebx, ecx & 0b011, 0]));
+        // Bit 1 tells the alignment in the compacted format, bit 2 that the component can be disabled.
+        out.push(entry(0xd, index, [eax, ebx, ecx & 0b111, 0]));
     }
 }
 
-fn basic_leaf(function: u32, out: &mut Vec<Entry>) {
+fn basic_leaf(function: u32, xcr0: u64, out: &mut Vec<Entry>) {
     let host_regs = host_or_zero(function, 0);
     match function {
         0 => out.push(entry(
@@ -164,7 +198,8 @@ fn basic_leaf(function: u32, out: &mut Vec<Entry>) {
         7 => leaf_7(out),
         0xa => out.push(entry(0xa, 0, pmu::shape::architectural_leaf())),
         0xb | 0x1f => out.push(entry(function, 0, [0; 4])),
-        0xd => leaf_d(out),
+        0xd => leaf_d(xcr0, out),
+        0x1d | 0x1e => tile_leaves(function, out),
         _ => out.push(entry(function, 0, [0; 4])),
     }
 }
@@ -220,12 +255,14 @@ fn extended_leaf(function: u32, out: &mut Vec<Entry>) {
 
 /// The answer of KVM_GET_SUPPORTED_CPUID.
 pub fn supported() -> &'static [Entry] {
-    static TABLE: OnceLock<Vec<Entry>> = OnceLock::new();
-    TABLE.get_or_init(|| {
+    // Without and with the components that take a permission, which may come meanwhile.
+    static TABLES: [OnceLock<Vec<Entry>>; 2] = [const { OnceLock::new() }; 2];
+    let xcr0 = permitted_xcr0();
+    TABLES[usize::from(xcr0 & DYNAMIC != 0)].get_or_init(|| {
         let mut out = Vec::new();
-        basic_leaf(0, &mut out);
+        basic_leaf(0, xcr0, &mut out);
         for function in 1..=out[0].regs[0] {
-            basic_leaf(function, &mut out);
+            basic_leaf(function, xcr0, &mut out);
         }
         let first = out.len();
         extended_leaf(0x8000_0000, &mut out);

@@ -6,7 +6,7 @@ use ring3_uapi::x86::{KvmMsrEntry, KvmMsrList, KvmMsrs, KvmX86Mce};
 
 use super::index::{AMD_DE_CFG, IA32_ARCH_CAPABILITIES, IA32_PERF_CAPABILITIES, IA32_UCODE_REV};
 use super::mce::{self, Injected};
-use super::{Access, By, Denied, Lists, misc, rows};
+use super::{Access, By, Denied, Lists, misc, rows, xfd};
 use crate::lapic::LocalSource;
 use crate::pmu;
 use crate::vcpu::{VcpuState, X86Vcpu};
@@ -16,8 +16,8 @@ const MAX_ENTRIES: u32 = 256;
 
 fn list(arg: UserPtr, which: Lists) -> Result<i64, Errno> {
     let head: KvmMsrList = arg.read()?;
-    let counters = if which == Lists::INDEX {
-        pmu::msrs::listed()
+    let hosts_affair = if which == Lists::INDEX {
+        pmu::msrs::listed().into_iter().chain(xfd::listed()).collect()
     } else {
         Vec::new()
     };
@@ -25,7 +25,7 @@ fn list(arg: UserPtr, which: Lists) -> Result<i64, Errno> {
         .iter()
         .filter(|row| row.lists.contains(which))
         .map(|row| row.first)
-        .chain(counters)
+        .chain(hosts_affair)
         .collect();
     // The count is told even when the list does not fit.
     arg.write(&KvmMsrList {

@@ -79,8 +79,10 @@ impl Mce {
         if cap & MCG_CTL_P != 0 {
             self.ctl = u64::MAX;
         }
-        for bank in &mut self.banks[..count as usize] {
-            bank[0] = u64::MAX;
+        let count = count as usize;
+        self.banks[..count].iter_mut().for_each(|bank| bank[0] = u64::MAX);
+        if cap & MCG_CMCI_P != 0 {
+            self.ctl2[..count].fill(0);
         }
         Ok(())
     }
@@ -224,8 +226,10 @@ mod tests {
         assert!(mce.setup(0).is_err());
         assert!(mce.setup(33).is_err());
         assert!(mce.setup(10 | 1 << 9).is_err());
+        mce.ctl2 = [CTL2_INTERRUPT; MAX_BANKS as usize];
         assert!(mce.setup(10 | SUPPORTED).is_ok());
-        assert_eq!(mce.ctl, u64::MAX);
+        assert_eq!((mce.ctl, mce.banks[9][0]), (u64::MAX, u64::MAX));
+        assert_eq!((mce.ctl2[9], mce.ctl2[10]), (0, CTL2_INTERRUPT));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod one_reg;
 pub mod rows;
 pub mod storage;
 pub mod system;
+pub mod xfd;
 
 use ring3_uapi::x86::{KVM_MSR_FILTER_READ, KVM_MSR_FILTER_WRITE};
 use ring3_x86_cpu::State;

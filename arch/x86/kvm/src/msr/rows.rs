@@ -1,7 +1,7 @@
 //! The table of registers. Order does not matter; ranges do not overlap (a test checks).
 
 use super::index::*;
-use super::{Lists, Row, mce, misc, mtrr, system};
+use super::{Lists, Row, mce, misc, mtrr, system, xfd};
 use crate::{apic, async_pf, clock, pmu, pv_eoi, steal};
 
 const SAVED: Lists = Lists::INDEX;
@@ -42,6 +42,8 @@ rows! {
     EFER                _ .. _ NONE  system::read_efer, system::write_efer;
     TSC_AUX             _ .. _ SAVED system::read_tsc_aux, system::write_tsc_aux;
     IA32_XSS            _ .. _ NONE  system::read_xss, system::write_xss;
+    // Whether the client saves them hangs on the host: see `xfd::listed`.
+    IA32_XFD            _ .. IA32_XFD_ERR NONE xfd::read, xfd::write;
 
     // Memory types.
     MTRR_CAP            _ .. _ NONE  mtrr::read, misc::refuse;

@@ -14,6 +14,7 @@ pub mod events;
 pub mod filter;
 pub mod msrs;
 pub mod shape;
+pub mod vmware;
 
 use std::sync::Arc;
 
@@ -193,6 +194,9 @@ impl Pmu {
 
 /// RDPMC.
 pub fn read(vcpu: &X86Vcpu, pmu: &mut Pmu, meter: &mut Meter, index: u32) -> Option<u64> {
+    if pmu.shape.version != 0 && vmware::is_counter(index) {
+        return vmware::read(vcpu.vm(), index);
+    }
     update(vcpu, pmu, meter);
     pmu.by_index(index)
 }

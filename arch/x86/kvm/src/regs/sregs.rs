@@ -6,9 +6,9 @@ use ring3_uapi::KVM_MP_STATE_RUNNABLE;
 use ring3_uapi::x86::{KVM_SREGS2_FLAGS_PDPTRS_VALID, KvmDtable, KvmSegment, KvmSregs, KvmSregs2};
 use ring3_x86_cpu::State;
 use ring3_x86_cpu::state::{
-    Attributes, CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_FSGSBASE, CR4_OSXSAVE, CR4_PAE, CR4_PCIDE, CR4_SMAP,
-    CR4_SMEP, CR4_UMIP, CS, DS, EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, ES, FS, GS, SS, Segment,
-    Table,
+    Attributes, CR0_CD, CR0_NW, CR0_PE, CR0_PG, CR4_FSGSBASE, CR4_OSXSAVE, CR4_PAE, CR4_PCIDE, CR4_PKE,
+    CR4_SMAP, CR4_SMEP, CR4_UMIP, CS, DS, EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, ES, FS, GS, SS,
+    Segment, Table,
 };
 
 use crate::apic;
@@ -107,6 +107,7 @@ pub fn valid_cr4(unit: &Unit, cr4: u64) -> bool {
         (CR4_OSXSAVE, features::XSAVE),
         (CR4_SMEP, features::SMEP),
         (CR4_SMAP, features::SMAP),
+        (CR4_PKE, features::PKU),
     ];
     for (bit, feature) in rows {
         if unit.cpuid.has(feature) {

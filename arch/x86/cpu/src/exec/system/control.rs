@@ -143,6 +143,7 @@ pub(crate) fn cr4_allowed(core: &Core, world: &mut dyn World) -> u64 {
         offer(b, 7, CR4_SMEP);
         offer(b, 20, CR4_SMAP);
         offer(c, 2, CR4_UMIP);
+        offer(c, 3, CR4_PKE);
     }
     allowed
 }
@@ -169,7 +170,7 @@ fn write_cr4(core: &mut Core, world: &mut dyn World, new: u64) -> Step {
         core.state.cr4 = old;
         return Err(stop);
     }
-    if (old ^ new) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP | CR4_SMAP | CR4_PCIDE) != 0 {
+    if (old ^ new) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PCIDE) != 0 {
         core.flush_tlb();
     }
     core.refresh();

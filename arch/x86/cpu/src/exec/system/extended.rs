@@ -3,12 +3,12 @@
 use super::privileged;
 use crate::mmu::Class;
 use crate::op::Op;
-use crate::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RAX, RDX};
+use crate::state::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, RAX, RDX, State};
 use crate::world::Access;
-use crate::{Core, Fault, Step, World};
+use crate::{Core, Fault, Step, Stop, World};
 use ring3_host::native::xsave::{
-    PointerWidth, XFEATURE_AVX, XFEATURE_HI16_ZMM, XFEATURE_SSE, XFEATURE_X87, XFEATURE_ZMM_HI256,
-    XSAVE_HEADER, XSAVE_SIZE, component,
+    PointerWidth, XFEATURE_AVX, XFEATURE_HI16_ZMM, XFEATURE_SSE, XFEATURE_X87, XFEATURE_ZMM_HI256, XFEATURES,
+    XSAVE_HEADER, component, is_aligned,
 };
 use ring3_host::native::{MXCSR_DEFAULT, VectorState};
 
@@ -19,7 +19,8 @@ pub const COMPACTED: u64 = 1;
 const COMPACT: u64 = 1 << 63;
 const HEADER_END: usize = XSAVE_HEADER + 64;
 const FXSAVE_SIZE: usize = 512;
-const LARGEST_COMPONENT: usize = 1024;
+/// Of those that code outside of 64-bit mode knows in part.
+const LARGEST_PART: usize = 1024;
 
 /// `dst` 8: the form with REX.W, whose pointers are 64 bits wide.
 fn width(op: &Op) -> PointerWidth {
@@ -111,11 +112,13 @@ fn requested(core: &Core) -> u64 {
 /// Where each component in `features` lies, in order: bit, offset, size.
 fn layout(features: u64, compacted: bool) -> impl Iterator<Item = (u64, usize, usize)> {
     let mut next = HEADER_END;
-    (2..8).filter_map(move |bit| {
-        let feature = 1u64 << bit;
+    let mut left = features & !(XFEATURE_X87 | XFEATURE_SSE);
+    std::iter::from_fn(move || {
+        let feature = left & left.wrapping_neg();
+        left ^= feature;
         let (offset, size) = component(feature)?;
-        if features & feature == 0 {
-            return None;
+        if compacted && is_aligned(feature) {
+            next = next.next_multiple_of(64);
         }
         let at = if compacted { next } else { offset };
         next += size;
@@ -137,12 +140,14 @@ pub fn xsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     let end = end_of(wanted, compacted);
     let linear = aligned(core, op, end as u64, 64, Access::Write)?;
     core.probe_write(world, linear, end, op.seg)?;
-    let mut used = core.state.vector.in_use() & wanted;
+    // A disabled component looks as if it were in its initial state.
+    let hidden = core.state.msr.xfd;
+    let mut used = core.state.components_in_use() & wanted & !hidden;
     if compacted && core.state.vector.mxcsr() != MXCSR_DEFAULT {
         // In this format MXCSR is part of the component.
         used |= wanted & XFEATURE_SSE;
     }
-    let mut area = Box::new([0u8; XSAVE_SIZE]);
+    let mut area = vec![0u8; end];
     core.read_bytes(world, linear, &mut area[..HEADER_END], op.seg)?;
     let count = xmm_count(core);
     let vector = &core.state.vector;
@@ -168,8 +173,8 @@ pub fn xsave(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         area[XSAVE_HEADER + 8..XSAVE_HEADER + 16].copy_from_slice(&(wanted | COMPACT).to_le_bytes());
     }
     for (feature, at, size) in layout(wanted, compacted) {
-        if saved & feature != 0 {
-            vector.save_component(feature, &mut area[at..at + size]);
+        if saved & !hidden & feature != 0 {
+            core.state.save_component(feature, &mut area[at..at + size]);
         }
     }
     core.write_bytes(world, linear, &area[..HEADER_END], op.seg)?;
@@ -204,30 +209,45 @@ fn known(core: &Core, feature: u64, size: usize) -> usize {
 }
 
 /// Loads the first bytes of a component, and leaves the others.
-fn load_part(vector: &mut VectorState, feature: u64, size: usize, part: &[u8]) {
-    let mut whole = [0; LARGEST_COMPONENT];
+fn load_part(state: &mut State, feature: u64, size: usize, part: &[u8]) {
+    if part.len() == size {
+        return state.load_component(feature, part);
+    }
+    let mut whole = [0; LARGEST_PART];
     let Some(whole) = whole.get_mut(..size) else {
         return;
     };
-    vector.save_component(feature, whole);
+    state.save_component(feature, whole);
     whole[..part.len()].copy_from_slice(part);
-    vector.load_component(feature, whole);
+    state.load_component(feature, whole);
 }
 
 /// Puts components into their initial configuration, as far as the mode knows them.
 fn reset(core: &mut Core, features: u64) {
     if core.mode.code_bits == 64 {
-        core.state.vector.reset(features);
-        return;
+        return core.state.reset_components(features);
     }
-    core.state.vector.reset(features & XFEATURE_X87);
+    core.state
+        .reset_components(features & (XFEATURE_X87 | !XFEATURES));
     if features & XFEATURE_SSE != 0 {
         core.state.vector.load_xmm(&[0; FXSAVE_SIZE], xmm_count(core));
     }
-    for (feature, _, size) in layout(features, false) {
-        let zeroes = [0; LARGEST_COMPONENT];
-        let part = &zeroes[..known(core, feature, size).min(LARGEST_COMPONENT)];
-        load_part(&mut core.state.vector, feature, size, part);
+    for (feature, _, size) in layout(features & XFEATURES, false) {
+        let zeroes = [0; LARGEST_PART];
+        let part = &zeroes[..known(core, feature, size).min(LARGEST_PART)];
+        load_part(&mut core.state, feature, size, part);
+    }
+}
+
+impl Core {
+    /// #NM, if what an instruction wants of these components is disabled.
+    pub(crate) fn check_disabled(&mut self, features: u64) -> Step {
+        let disabled = features & self.state.msr.xfd;
+        if disabled == 0 {
+            return Ok(());
+        }
+        self.state.msr.xfd_err = disabled;
+        Err(Stop::Fault(Fault::NM))
     }
 }
 
@@ -259,8 +279,8 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     check_xsave(core)?;
     let wanted = requested(core);
     let linear = aligned(core, op, HEADER_END as u64, 64, Access::Read)?;
-    let mut area = Box::new([0u8; XSAVE_SIZE]);
-    core.read_bytes(world, linear, &mut area[..HEADER_END], op.seg)?;
+    let mut area = vec![0u8; HEADER_END];
+    core.read_bytes(world, linear, &mut area, op.seg)?;
     let present = word(&area[..], XSAVE_HEADER);
     let format = word(&area[..], XSAVE_HEADER + 8);
     let compacted = format & COMPACT != 0;
@@ -273,8 +293,14 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     if !valid {
         return Err(Fault::GP0.into());
     }
-    let stored = if compacted { format } else { wanted & present };
-    for (feature, at, size) in layout(stored & !COMPACT, compacted) {
+    core.check_disabled(wanted & present)?;
+    let stored = if compacted {
+        format & !COMPACT
+    } else {
+        wanted & present
+    };
+    area.resize(end_of(stored, compacted), 0);
+    for (feature, at, size) in layout(stored, compacted) {
         if wanted & present & feature != 0 {
             let part = &mut area[at..at + known(core, feature, size)];
             core.read_bytes(world, linear.wrapping_add(at as u64), part, op.seg)?;
@@ -294,6 +320,7 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
         // In this format MXCSR is part of the component, which takes its initial configuration.
         vector.set_mxcsr(MXCSR_DEFAULT).map_err(|_| Fault::GP0)?;
     }
+    let keys = core.state.pkru;
     reset(core, wanted & !present);
     let vector = &mut core.state.vector;
     if wanted & present & XFEATURE_X87 != 0 {
@@ -302,11 +329,12 @@ pub fn xrstor(core: &mut Core, op: &Op, world: &mut dyn World) -> Step {
     if wanted & present & XFEATURE_SSE != 0 {
         vector.load_xmm(&area[..], count);
     }
-    for (feature, at, size) in layout(stored & !COMPACT, compacted) {
+    for (feature, at, size) in layout(stored, compacted) {
         if wanted & present & feature != 0 {
             let part = &area[at..at + known(core, feature, size)];
-            load_part(&mut core.state.vector, feature, size, part);
+            load_part(&mut core.state, feature, size, part);
         }
     }
+    core.keys_changed(keys);
     Ok(())
 }

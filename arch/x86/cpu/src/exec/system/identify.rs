@@ -48,10 +48,10 @@ pub fn rdpid(core: &mut Core, op: &Op, _: &mut dyn World) -> Step {
 }
 
 pub fn rdpmc(core: &mut Core, _: &Op, world: &mut dyn World) -> Step {
-    if core.state.cr4 & CR4_PCE == 0 {
+    let index = core.state.gpr[RCX] as u32;
+    if core.state.cr4 & CR4_PCE == 0 && !world.counter_is_open(index) {
         privileged(core)?;
     }
-    let index = core.state.gpr[RCX] as u32;
     let value = world
         .performance_counter(&mut core.state, index)
         .ok_or(Fault::GP0)?;

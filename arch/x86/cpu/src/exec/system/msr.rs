@@ -1,10 +1,10 @@
-//! RDMSR, WRMSR, XGETBV, XSETBV, SWAPGS, and the FS and GS base instructions.
+//! RDMSR, WRMSR, XGETBV, XSETBV, RDPKRU, WRPKRU, SWAPGS, and the FS and GS base instructions.
 
 use super::privileged;
 use crate::core::Attention;
 use crate::mmu::access::is_canonical;
 use crate::op::Op;
-use crate::state::{CR4_FSGSBASE, CR4_OSXSAVE, EFER_NXE, FS, GS, RAX, RCX, RDX};
+use crate::state::{CR4_FSGSBASE, CR4_OSXSAVE, CR4_PKE, EFER_NXE, FS, GS, RAX, RCX, RDX};
 use crate::{Core, Fault, Step, World};
 
 fn edx_eax(core: &Core) -> u64 {
@@ -49,7 +49,7 @@ pub fn xgetbv(core: &mut Core, _: &Op, world: &mut dyn World) -> Step {
     let value = match core.state.gpr[RCX] as u32 {
         0 => core.state.xcr0,
         1 if world.cpuid(&core.state, 0xd, 1)[0] & 1 << 2 != 0 => {
-            core.state.xcr0 & core.state.vector.in_use()
+            core.state.xcr0 & core.state.components_in_use()
         }
         _ => return Err(Fault::GP0.into()),
     };
@@ -84,6 +84,33 @@ pub fn is_consistent(xcr0: u64) -> bool {
         && whole(0xe0)
         && (!avx512 || avx)
         && whole(0x6_0000)
+}
+
+fn keys_enabled(core: &Core) -> Step {
+    if core.state.cr4 & CR4_PKE == 0 {
+        return Err(Fault::UD.into());
+    }
+    if core.state.gpr[RCX] as u32 != 0 {
+        return Err(Fault::GP0.into());
+    }
+    Ok(())
+}
+
+pub fn rdpkru(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
+    keys_enabled(core)?;
+    set_edx_eax(core, core.state.pkru.into());
+    Ok(())
+}
+
+pub fn wrpkru(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
+    keys_enabled(core)?;
+    if core.state.gpr[RDX] as u32 != 0 {
+        return Err(Fault::GP0.into());
+    }
+    let before = core.state.pkru;
+    core.state.pkru = core.state.gpr[RAX] as u32;
+    core.keys_changed(before);
+    Ok(())
 }
 
 pub fn swapgs(core: &mut Core, _: &Op, _: &mut dyn World) -> Step {
