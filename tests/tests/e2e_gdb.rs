@@ -71,12 +71,12 @@ fn debug_a_running_guest(gdb: &Path, bench: &Bench, socket: &Path, guest: &mut G
          detach\n"
     );
     let mut debugger = attach(gdb, bench, socket, &commands)?;
-    debugger.expect("Continuing.", patience(60))?;
+    // The guest is stopped; what is typed waits for it.
+    debugger.expect("Hardware assisted breakpoint", patience(60))?;
     guest.process.console.skip();
     guest.process.send("sync; echo on' and 'on\n")?;
     debugger.expect(&format!("hardware {at:x} 2"), patience(60))?;
     debugger.expect("stepped 1", patience(60))?;
-    debugger.expect("Continuing.", patience(60))?;
     guest.process.expect("on and on", patience(60))?;
     guest.process.send("sync; echo once' more'\n")?;
     debugger.expect(&format!("software {at:x} 1"), patience(60))?;

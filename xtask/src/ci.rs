@@ -10,7 +10,7 @@ use ring3_guest::places;
 use crate::children::{self, Ended};
 use crate::run::{Tally, cargo, minutes, run, tests};
 use crate::selftests::{Choice, Linkage};
-use crate::{api, kvm_ioctls, lint, selftests};
+use crate::{api, book, deb, kvm_ioctls, lint, selftests};
 
 /// Tests that have a step of their own carry one of these in the reason of their `#[ignore]`.
 const OWN_STEPS: [&str; 2] = ["cargo xtask e2e", "cargo xtask lockstep-boot"];
@@ -22,7 +22,7 @@ struct Step {
     work: fn() -> Result<Tally>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "static checks",
         minutes: 15,
@@ -76,6 +76,16 @@ const STEPS: [Step; 11] = [
         name: "some of the selftests, linked statically",
         minutes: 10,
         work: || selftests::run(Linkage::Static, Choice::Sample),
+    },
+    Step {
+        name: "the book's commands",
+        minutes: 15,
+        work: book::check,
+    },
+    Step {
+        name: "the package",
+        minutes: 10,
+        work: deb::make,
     },
     Step {
         name: "the benchmarks run",

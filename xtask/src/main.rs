@@ -5,18 +5,22 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod book;
 mod children;
 mod ci;
+mod deb;
 mod demo;
 mod kvm_ioctls;
 mod kvm_unit_tests;
 mod lint;
+mod pages;
 mod run;
 mod selftests;
 mod state;
 mod unittests_cfg;
 mod upstream;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -111,6 +115,12 @@ enum Task {
         #[arg(long)]
         refresh: bool,
     },
+    /// The command's manual pages and completions, into a directory
+    Man { directory: PathBuf },
+    /// A Debian package, unpacked and tried
+    Deb,
+    /// The book: its chapters exist, and the commands in it that are marked so are run
+    Book,
     /// Time the workloads natively, under QEMU's TCG and under ring3
     Bench(ring3_benches::Options),
     /// Boot Debian's kernel under QEMU on ring3 to a shell on this terminal
@@ -166,6 +176,9 @@ fn perform(task: Task) -> Result<()> {
         } else {
             Freshness::Cached
         }),
+        Task::Man { directory } => pages::write(&directory),
+        Task::Deb => deb::make().and_then(|tally| tally.verdict()),
+        Task::Book => book::check().and_then(|tally| tally.verdict()),
         Task::Bench(options) => ci::bench(&options),
         Task::Demo(options) => demo::run(&options),
     }

@@ -508,11 +508,5 @@ fn host_suffices() -> bool {
         && is_x86_feature_detected!("movbe")
         && is_x86_feature_detected!("adx")
         && is_x86_feature_detected!("sse4.2")
-        && fsgsbase_enabled()
-}
-
-/// Whether the kernel lets programs change the GS base themselves.
-fn fsgsbase_enabled() -> bool {
-    const HWCAP2_FSGSBASE: usize = 2;
-    rustix::param::linux_hwcap().1 & HWCAP2_FSGSBASE != 0
+        && ring3_host::machine::fsgsbase()
 }
