@@ -1,7 +1,7 @@
 //! What a process uses that it might not give back.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Of a process.
@@ -16,7 +16,7 @@ pub struct Usage {
 impl Usage {
     /// Of this process.
     pub fn own() -> io::Result<Usage> {
-        Usage::at(&PathBuf::from("/proc/self"))
+        Usage::at(Path::new("/proc/self"))
     }
 
     /// Of another one of this user's.
@@ -24,7 +24,7 @@ impl Usage {
         Usage::at(&PathBuf::from(format!("/proc/{process}")))
     }
 
-    fn at(process: &PathBuf) -> io::Result<Usage> {
+    fn at(process: &Path) -> io::Result<Usage> {
         let statm = std::fs::read_to_string(process.join("statm"))?;
         let pages = statm
             .split_whitespace()

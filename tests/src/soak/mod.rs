@@ -57,7 +57,7 @@ impl Churn {
         Ok(Churn {
             child,
             started: Instant::now(),
-            killed: seed % 4 == 0,
+            killed: seed.is_multiple_of(4),
         })
     }
 
