@@ -1,7 +1,7 @@
 //! `cargo xtask deb`: a Debian package of what is built, which is then unpacked and tried.
 //!
-//! It holds `ring3`, `libring3.so` where `ring3 run` looks for it, manual pages, completions, documents, and whose work all of it
-//! is. It is no source package, and nothing signs it.
+//! It holds `ring3`, `libring3.so` and the loader of static programs where `ring3 run` looks for them, manual pages, completions,
+//! documents, and whose work all of it is. It is no source package, and nothing signs it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +16,8 @@ use crate::{ci, pages};
 
 const PACKAGE: &str = "ring3";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+const LIBRARY: &str = "libring3.so";
+const LOADER: &str = "ring3-static";
 /// Documents that are installed as they are.
 const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "COVERAGE.md"];
 
@@ -48,9 +50,10 @@ pub fn make() -> Result<Tally> {
 
 /// Puts every file where it is to be installed.
 fn lay_out(root: &Path, ring3: &Path) -> Result<()> {
-    let library = ring3.with_file_name("libring3.so");
+    let (library, loader) = (ring3.with_file_name(LIBRARY), ring3.with_file_name(LOADER));
     install_program(ring3, &root.join("usr/bin/ring3"), 0o755)?;
-    install_program(&library, &root.join("usr/lib/ring3/libring3.so"), 0o644)?;
+    install_program(&library, &root.join("usr/lib/ring3").join(LIBRARY), 0o644)?;
+    install_program(&loader, &root.join("usr/lib/ring3").join(LOADER), 0o755)?;
     let made = tempfile::tempdir()?;
     pages::write(made.path())?;
     let mut manual = files(&made.path().join("man1"))?;
@@ -79,7 +82,7 @@ fn lay_out(root: &Path, ring3: &Path) -> Result<()> {
         install(&chapter, &documents.join("book").join(name), 0o644)?;
     }
     write(&documents.join("copyright"), &copyright()?)?;
-    let libc = newest_libc([&fs::read(ring3)?, &fs::read(&library)?]);
+    let libc = newest_libc([&fs::read(ring3)?, &fs::read(&library)?, &fs::read(&loader)?]);
     write(&root.join("DEBIAN/control"), &control(&libc))
 }
 
@@ -152,9 +155,10 @@ fn copyright() -> Result<String> {
         "ring3-cli",
         "-p",
         "ring3-preload",
-        "--edges",
-        "normal",
+        "-p",
+        "ring3-loader",
     ]);
+    tree.args(["--edges", "normal"]);
     tree.args(["--prefix", "none", "--format", "{p}: {l}"]);
     let text = output(&mut tree)?;
     let mut crates: Vec<&str> = text
@@ -181,7 +185,7 @@ fn try_out(dpkg_deb: &Path, package: &Path) -> Result<()> {
     run(Command::new(&ring3).arg("doctor"))?;
     run(Command::new(&ring3).args(["run", "--"]).arg(&ring3).arg("probe"))?;
     let said = output(Command::new(&ring3).args(["run", "--", "printenv", "LD_PRELOAD"]))?;
-    let expected = scratch.path().join("usr/lib/ring3/libring3.so");
+    let expected = scratch.path().join("usr/lib/ring3").join(LIBRARY);
     let preloaded = fs::canonicalize(said.trim()).with_context(|| format!("preloaded was {said:?}"))?;
     ensure!(
         preloaded == fs::canonicalize(expected)?,

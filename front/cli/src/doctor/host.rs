@@ -133,10 +133,7 @@ pub fn dispatch() -> Finding {
     if machine::syscall_user_dispatch() {
         Good("system calls of static programs can be caught (Syscall User Dispatch)".to_string())
     } else {
-        Note(
-            "no Syscall User Dispatch (Linux 5.11): static clients could only be caught by seccomp"
-                .to_string(),
-        )
+        Note("no Syscall User Dispatch (Linux 5.11): system calls of statically linked clients are caught by a seccomp filter".to_string())
     }
 }
 
