@@ -220,15 +220,7 @@ pub fn soak(seconds: u64, seed: Option<&str>) -> Result<()> {
     places::need("qemu-system-x86_64", "qemu-system-x86")?;
     let mut command = cargo();
     command.env("RING3_BIN", build_ring3()?);
-    command.args([
-        "run",
-        "--release",
-        "-p",
-        "ring3-tests",
-        "--bin",
-        "ring3-soak",
-        "--",
-    ]);
+    command.args(["run", "-p", "ring3-tests", "--bin", "ring3-soak", "--"]);
     command.args(["--seconds", &seconds.to_string()]);
     if let Some(seed) = seed {
         command.args(["--seed", seed]);
