@@ -41,6 +41,9 @@ fn most_pages(machine: &Machine) -> u64 {
     u64::from(machine.memory_mib + OWN_MIB + machine.cpus * PROCESSORS_MIB) * 256
 }
 
+/// Threads that QEMU has for its disks, for some seconds whenever it needs them.
+const OWN_THREADS: usize = 16;
+
 /// One machine's life.
 pub fn turn(rng: &mut Rng, accel: Accel, done: &mut Done) -> Result<()> {
     let assets = Assets::get()?;
@@ -61,7 +64,12 @@ pub fn turn(rng: &mut Rng, accel: Accel, done: &mut Done) -> Result<()> {
         match usage {
             Some((same, before)) if same == id => {
                 let now = || Usage::of(id);
-                let most = Usage { pages, ..before };
+                let threads = before.threads + OWN_THREADS;
+                let most = Usage {
+                    pages,
+                    threads,
+                    ..before
+                };
                 ensure!(
                     most.is_left(0, now),
                     "{what}: QEMU leaks: {before:?} have become {:?}",
