@@ -42,7 +42,7 @@ fn most_pages(machine: &Machine) -> u64 {
 }
 
 /// Threads that QEMU has for its disks, for some seconds whenever it needs them.
-const OWN_THREADS: usize = 16;
+const OWN_THREADS: usize = 64;
 
 /// One machine's life.
 pub fn turn(rng: &mut Rng, accel: Accel, done: &mut Done) -> Result<()> {
