@@ -18,6 +18,20 @@ fn in_service(vcpu: &Vcpu) -> bool {
     regs[0x120] & 2 != 0
 }
 
+/// A guest about to execute `code`, with `handler` for the vector.
+fn guest(code: &[u8], handler: &[u8]) -> Option<(Vm, Vcpu, Memory)> {
+    let (vm, vcpu) = vcpu_with_irqchip()?;
+    let ram = memory(0x10000);
+    vm.add_memory(0, 0, &ram, 0).unwrap();
+    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
+        .unwrap();
+    ram.write(CODE as usize, code).unwrap();
+    ram.write(0x2000, handler).unwrap();
+    ram.store(4 * usize::from(VECTOR), &0x2000u32).unwrap();
+    crate::run::start(&vcpu);
+    Some((vm, vcpu, ram))
+}
+
 /// A timer's deadline that is past when it is set, by a handler that has ended its interrupt already: the next interrupt must
 /// not wait for something else to take the guest out of guest mode.
 #[test]
@@ -25,25 +39,17 @@ fn a_deadline_in_the_past_is_due_behind_an_end_unseen() {
     const TSC_DEADLINE: u32 = 0x6e0;
     const LVT_TIMER: u32 = 0x832;
     const DEADLINE_MODE: u64 = 1 << 18;
-    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
-        return;
-    };
-    let ram = memory(0x10000);
-    vm.add_memory(0, 0, &ram, 0).unwrap();
-    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
-        .unwrap();
     // mov ebx, 4000000h; sti; dec ebx; jnz -4; out 13h, al
     let code = [0x66, 0xbb, 0, 0, 0, 4, 0xfb, 0x66, 0x4b, 0x75, 0xfc, 0xe6, 0x13];
-    ram.write(CODE as usize, &code).unwrap();
     // mov byte [BYTE], 0; inc word [3010h]; cmp word [3010h], 3; jb +2; out 11h, al
     // xor edx, edx; mov eax, 1; mov ecx, TSC_DEADLINE; wrmsr; iret
     let handler = [
         0xc6, 0x06, 0x00, 0x30, 0x00, 0xff, 0x06, 0x10, 0x30, 0x83, 0x3e, 0x10, 0x30, 3, 0x72, 2, 0xe6, 0x11,
         0x66, 0x31, 0xd2, 0x66, 0xb8, 1, 0, 0, 0, 0x66, 0xb9, 0xe0, 0x06, 0, 0, 0x0f, 0x30, 0xcf,
     ];
-    ram.write(0x2000, &handler).unwrap();
-    ram.store(4 * usize::from(VECTOR), &0x2000u32).unwrap();
-    crate::run::start(&vcpu);
+    let Some((_vm, vcpu, _ram)) = guest(&code, &handler) else {
+        return;
+    };
     let base = vcpu.get_msr(APIC_BASE).unwrap();
     for (register, value) in [
         (APIC_BASE, base | 1 << 10),
@@ -62,22 +68,15 @@ fn a_deadline_in_the_past_is_due_behind_an_end_unseen() {
 
 #[test]
 fn an_interrupt_ends_without_a_write_to_the_apic() {
-    let Some((vm, vcpu)) = vcpu_with_irqchip() else {
-        return;
-    };
-    let ram = memory(0x10000);
-    vm.add_memory(0, 0, &ram, 0).unwrap();
-    vcpu.set_cpuid2(&kvm().unwrap().supported_cpuid().unwrap())
-        .unwrap();
     // sti; hlt; jmp -3
-    ram.write(CODE as usize, &[0xfb, 0xf4, 0xeb, 0xfd]).unwrap();
+    let code = [0xfb, 0xf4, 0xeb, 0xfd];
     // mov al, [BYTE]; out 10h, al; mov byte [BYTE], 0; out 11h, al; iret
     let handler = [
         0xa0, 0x00, 0x30, 0xe6, 0x10, 0xc6, 0x06, 0x00, 0x30, 0x00, 0xe6, 0x11, 0xcf,
     ];
-    ram.write(0x2000, &handler).unwrap();
-    ram.store(4 * usize::from(VECTOR), &0x2000u32).unwrap();
-    crate::run::start(&vcpu);
+    let Some((vm, vcpu, ram)) = guest(&code, &handler) else {
+        return;
+    };
     let base = vcpu.get_msr(APIC_BASE).unwrap();
     assert_eq!(vcpu.set_msr(APIC_BASE, base | 1 << 10), OK, "x2APIC mode");
     assert_eq!(vcpu.set_msr(SVR, 0x1ff), OK);

@@ -6,8 +6,7 @@
 //! interrupt that comes meanwhile makes it leave, as any does.
 
 use ring3_host::addr::GuestPhys;
-use ring3_host::mem::HostFault;
-use ring3_kvm::memory::{Lines, SlotPage};
+use ring3_host::mem::{HostFault, HostPage};
 use ring3_uapi::x86::pv::KVM_MSR_ENABLED;
 
 use crate::apic;
@@ -35,26 +34,21 @@ impl PvEoi {
     }
 }
 
-/// The guest's byte, and what `change` makes of it. `None` if there is no memory there.
+/// Changes the guest's byte. `None` if there is no memory there.
 fn exchange(
     vcpu: &X86Vcpu,
     unit: &mut Unit,
-    change: impl FnOnce(&SlotPage<'_>, usize) -> Result<u8, HostFault>,
+    change: impl FnOnce(HostPage, usize) -> Result<u8, HostFault>,
 ) -> Option<u8> {
     let at = unit.pv_eoi.address();
-    let memory = vcpu.vm().memory();
-    let page = unit.slots.lookup(memory, at.page()).filter(SlotPage::writable)?;
-    vcpu.mark_dirty(&page);
-    let old = change(&page, at.offset()).ok();
-    memory.code_written(None, &page, Lines::of(at.offset(), 1));
-    old
+    unit.change_guest(vcpu, at, 1, change)
 }
 
 /// The guest is about to run, in guest mode.
 #[inline]
 pub fn offer(vcpu: &X86Vcpu, unit: &mut Unit) {
     if unit.pv_eoi.is_enabled() && apic::may_end_unseen(vcpu) {
-        let set = exchange(vcpu, unit, |page, at| page.host().store(at, 1u8).map(|()| 1));
+        let set = exchange(vcpu, unit, |page, at| page.store(at, 1u8).map(|()| 1));
         unit.pv_eoi.offered = set.is_some();
     }
 }
@@ -71,9 +65,9 @@ pub fn collect(vcpu: &X86Vcpu, unit: &mut Unit) {
 fn end_if_taken(vcpu: &X86Vcpu, unit: &mut Unit) {
     unit.pv_eoi.offered = false;
     let left = exchange(vcpu, unit, |page, at| {
-        let left: u8 = page.host().load(at)?;
+        let left: u8 = page.load(at)?;
         if left != 0 {
-            page.host().store(at, 0u8)?;
+            page.store(at, 0u8)?;
         }
         Ok(left)
     });

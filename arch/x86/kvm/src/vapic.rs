@@ -11,7 +11,6 @@
 use ring3_host::addr::GuestPhys;
 use ring3_host::user::UserPtr;
 use ring3_kvm::Errno;
-use ring3_kvm::memory::{Lines, SlotPage};
 use ring3_uapi::x86::{KvmTprAccessCtl, KvmVapicAddr};
 use ring3_x86_cpu::Posted;
 
@@ -73,14 +72,8 @@ pub fn offer(vcpu: &X86Vcpu, unit: &mut Unit) {
 fn write_word(vcpu: &X86Vcpu, unit: &mut Unit) {
     let Some(at) = unit.vapic.word else { return };
     let word = apic::vapic_word(vcpu).to_le_bytes();
-    let memory = vcpu.vm().memory();
-    let page = unit.slots.lookup(memory, at.page()).filter(SlotPage::writable);
-    unit.vapic.offered = page.is_some_and(|page| {
-        vcpu.mark_dirty(&page);
-        let written = page.host().write(at.offset(), &word).is_ok();
-        memory.code_written(None, &page, Lines::of(at.offset(), word.len()));
-        written
-    });
+    let written = unit.change_guest(vcpu, at, word.len(), |page, offset| page.write(offset, &word));
+    unit.vapic.offered = written.is_some();
 }
 
 /// The guest's instruction changed its APIC: the word must not say otherwise.

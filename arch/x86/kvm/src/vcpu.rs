@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ring3_host::addr::GuestPhys;
+use ring3_host::mem::{HostFault, HostPage};
 use ring3_kvm::Errno;
-use ring3_kvm::memory::SlotsView;
+use ring3_kvm::memory::{Lines, SlotPage, SlotsView};
 use ring3_kvm::vcpu::{Request, Seat, Vcpu};
 use ring3_uapi::x86::{KVM_X86_DISABLE_EXITS_HLT, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS};
 use ring3_uapi::{KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED};
@@ -112,6 +113,23 @@ impl Unit {
     pub fn read_guest(&self, vcpu: &X86Vcpu, at: GuestPhys, bytes: &mut [u8]) -> Result<(), Errno> {
         vcpu.vm().memory().read(self.slots.space(), at, bytes)?;
         Ok(())
+    }
+
+    /// Changes `len` bytes of guest memory, all in one page, and has the change known. In guest mode, so that the page stays. `None`
+    /// if there is no memory to be written.
+    pub fn change_guest<R>(
+        &mut self,
+        vcpu: &X86Vcpu,
+        at: GuestPhys,
+        len: usize,
+        change: impl FnOnce(HostPage, usize) -> Result<R, HostFault>,
+    ) -> Option<R> {
+        let memory = vcpu.vm().memory();
+        let page = self.slots.lookup(memory, at.page()).filter(SlotPage::writable)?;
+        vcpu.mark_dirty(&page);
+        let result = change(page.host(), at.offset()).ok();
+        memory.code_written(None, &page, Lines::of(at.offset(), len));
+        result
     }
 
     /// What the APIC is made of changed.

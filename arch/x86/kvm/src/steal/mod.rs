@@ -11,9 +11,8 @@
 pub mod msrs;
 
 use ring3_host::addr::GuestPhys;
-use ring3_host::mem::HostFault;
+use ring3_host::mem::{HostFault, HostPage};
 use ring3_host::time::{host_tsc, thread_cpu_ns, thread_delay_ns, tsc_khz};
-use ring3_kvm::memory::{Lines, SlotPage};
 use ring3_kvm::stats::rows;
 use ring3_kvm::vcpu::Polling;
 use ring3_uapi::x86::pv::{KVM_MSR_ENABLED, KVM_STEAL_RESERVED_MASK, KVM_VCPU_FLUSH_TLB, KVM_VCPU_PREEMPTED};
@@ -135,15 +134,10 @@ pub fn polling(unit: &Unit) -> Polling {
 fn on_record<R>(
     vcpu: &X86Vcpu,
     unit: &mut Unit,
-    act: impl FnOnce(&SlotPage<'_>, usize) -> Result<R, HostFault>,
+    act: impl FnOnce(HostPage, usize) -> Result<R, HostFault>,
 ) -> Option<R> {
     let at = unit.steal.address();
-    let memory = vcpu.vm().memory();
-    let page = unit.slots.lookup(memory, at.page()).filter(SlotPage::writable)?;
-    vcpu.mark_dirty(&page);
-    let result = act(&page, at.offset()).ok();
-    memory.code_written(None, &page, Lines::of(at.offset(), SIZE));
-    result
+    unit.change_guest(vcpu, at, SIZE, act)
 }
 
 /// The vCPU is about to sleep: others need not interrupt it to have its TLB flushed.
@@ -156,7 +150,7 @@ pub fn going(vcpu: &X86Vcpu, unit: &mut Unit) {
         return;
     };
     let told = on_record(vcpu, unit, |page, at| {
-        page.host().store(at + PREEMPTED, KVM_VCPU_PREEMPTED)
+        page.store(at + PREEMPTED, KVM_VCPU_PREEMPTED)
     });
     unit.steal.away = told.is_some();
     if unit.steal.away {
@@ -199,10 +193,10 @@ pub fn back(vcpu: &X86Vcpu, unit: &mut Unit) -> TlbFlush {
 }
 
 /// Clears `preempted` in one step, as others set bits of it meanwhile; what it was.
-fn present(page: &SlotPage<'_>, at: usize) -> Result<u8, HostFault> {
-    let mut seen = page.host().load(at + PREEMPTED)?;
+fn present(page: HostPage, at: usize) -> Result<u8, HostFault> {
+    let mut seen = page.load(at + PREEMPTED)?;
     loop {
-        match page.host().compare_exchange(at + PREEMPTED, seen, 0)? {
+        match page.compare_exchange(at + PREEMPTED, seen, 0)? {
             Ok(_) => return Ok(seen),
             Err(now) => seen = now,
         }
@@ -210,15 +204,14 @@ fn present(page: &SlotPage<'_>, at: usize) -> Result<u8, HostFault> {
 }
 
 /// Adds to `steal`, with an odd version meanwhile.
-fn add(page: &SlotPage<'_>, at: usize, stolen: u64) -> Result<(), HostFault> {
-    let host = page.host();
-    let old: u32 = host.load(at + VERSION)?;
+fn add(page: HostPage, at: usize, stolen: u64) -> Result<(), HostFault> {
+    let old: u32 = page.load(at + VERSION)?;
     // What a guest has never filled may be odd already.
     let begun = (old | 1).wrapping_add(if old & 1 == 0 { 0 } else { 2 });
-    host.store(at + VERSION, begun)?;
-    let total: u64 = host.load(at + STEAL)?;
-    host.store(at + STEAL, total.wrapping_add(stolen))?;
-    host.store(at + VERSION, begun.wrapping_add(1))
+    page.store(at + VERSION, begun)?;
+    let total: u64 = page.load(at + STEAL)?;
+    page.store(at + STEAL, total.wrapping_add(stolen))?;
+    page.store(at + VERSION, begun.wrapping_add(1))
 }
 
 #[cfg(test)]
