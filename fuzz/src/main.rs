@@ -1,6 +1,6 @@
-//! Two targets. Arbitrary bytes as guest code: on interpreter, translator and host CPU at level 3, on the first two in lockstep at level 0.
+//! Three targets. Arbitrary bytes as guest code: on interpreter, translator and host CPU at level 3, on the first two in lockstep at level 0.
 //!
-//! And sequences of ioctls, by [`ioctls`].
+//! Guest code that tries to reach the host's memory, by [`escape`]. And sequences of ioctls, by [`ioctls`].
 //!
 //! A plain program with mutations of its own, which needs no other toolchain. Inputs that end in a difference are left in a
 //! file and end the run; those worth keeping are named and put in `fuzz/corpus`, which is where mutations begin, and which
@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod corpus;
+mod escape;
 mod ioctls;
 mod kernel;
 mod mutate;
 mod user;
+mod watch;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Parser)]
 #[command(
-    about = "Runs arbitrary bytes as guest code wherever it can be run, and compares; or makes arbitrary ioctls"
+    about = "Runs arbitrary bytes as guest code wherever it can be run, and compares; or tries to get out; or makes arbitrary ioctls"
 )]
 struct Arguments {
     /// Stop after so many seconds
@@ -30,6 +32,9 @@ struct Arguments {
     /// Repeat a run: a hexadecimal number
     #[arg(long, value_parser = number)]
     seed: Option<u64>,
+    /// Have guest code try to reach the host's memory
+    #[arg(long, conflicts_with = "ioctls")]
+    escape: bool,
     /// Make ioctls, not guest code: so many, or as many as the seconds allow
     #[arg(long, num_args = 0..=1, value_name = "COUNT")]
     ioctls: Option<Option<u64>>,
@@ -94,6 +99,10 @@ fn main() -> Result<()> {
     };
     if let Some(extent) = extent {
         return ioctls::run(&extent, seed);
+    }
+    if arguments.escape {
+        let time = Duration::from_secs(arguments.seconds);
+        return escape::run(&arguments.inputs, time, seed);
     }
     let Some(kernel) = kernel::Kernel::new() else {
         println!("skipped: the translator, which needs more of the host");

@@ -34,10 +34,11 @@ const STEPS: [Step; 13] = [
         work: test_without_guests,
     },
     Step {
-        name: "fuzzing of guest code and of ioctls",
+        name: "fuzzing of guest code, of ways out, and of ioctls",
         minutes: 10,
         work: || {
             fuzz(15, Some(SEED.1))?;
+            fuzz_escape(15, Some(SEED.1))?;
             fuzz_ioctls(15, None, Some(SEED.1))?;
             Ok(Tally::default())
         },
@@ -197,6 +198,11 @@ pub fn bench(options: &ring3_benches::Options) -> Result<()> {
 /// Runs the corpus of `fuzz/`, and mutations of it.
 pub fn fuzz(seconds: u64, seed: Option<&str>) -> Result<()> {
     run(&mut fuzz_command(seconds, seed))
+}
+
+/// Guests that try to reach the host's memory.
+pub fn fuzz_escape(seconds: u64, seed: Option<&str>) -> Result<()> {
+    run(fuzz_command(seconds, seed).arg("--escape"))
 }
 
 /// Makes arbitrary ioctls: so many, or as many as the seconds allow.

@@ -62,11 +62,14 @@ enum Task {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
-    /// Arbitrary bytes as guest code: the corpus, then mutations of it. Or arbitrary ioctls
+    /// Arbitrary bytes as guest code: the corpus, then mutations of it. Or guests that try to get out, or arbitrary ioctls
     Fuzz {
         /// Stop after so many seconds
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Have guests try to reach the host's memory
+        #[arg(long, conflicts_with = "ioctls")]
+        escape: bool,
         /// Make ioctls: so many, or as many as the seconds allow
         #[arg(long, num_args = 0..=1, value_name = "COUNT")]
         ioctls: Option<Option<u64>>,
@@ -153,12 +156,15 @@ fn perform(task: Task) -> Result<()> {
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Fuzz {
             seconds,
-            ioctls: None,
-        } => ci::fuzz(seconds, None),
+            ioctls: Some(count),
+            ..
+        } => ci::fuzz_ioctls(seconds, count, None),
         Task::Fuzz {
             seconds,
-            ioctls: Some(count),
-        } => ci::fuzz_ioctls(seconds, count, None),
+            escape: true,
+            ..
+        } => ci::fuzz_escape(seconds, None),
+        Task::Fuzz { seconds, .. } => ci::fuzz(seconds, None),
         Task::LockstepBoot { millions } => ci::lockstep_boot(millions).and_then(|tally| tally.verdict()),
         Task::KvmIoctls { filter } => kvm_ioctls::run(filter.as_deref()).and_then(|tally| tally.verdict()),
         Task::Selftests { statically, filter } => {

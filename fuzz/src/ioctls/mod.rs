@@ -7,7 +7,6 @@
 mod grammar;
 mod places;
 mod session;
-mod watch;
 
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
@@ -39,7 +38,7 @@ pub fn run(extent: &Extent, seed: u64) -> Result<()> {
         std::process::abort();
     }));
     let places = places::Places::new().context("memory at the harness's own address")?;
-    let watch = watch::Watch::start()?;
+    let watch = crate::watch::Watch::start()?;
     let (start, mut rng) = (Instant::now(), Rng::with_seed(seed));
     let (mut calls, mut succeeded, mut batches) = (0, 0, 0_u64);
     let mut base: Option<Usage> = None;

@@ -2,7 +2,7 @@
 
 use crate::ioctls::grammar::{Known, Maker, number_like};
 use crate::ioctls::places::Places;
-use crate::ioctls::watch::Watch;
+use crate::watch::Watch;
 use fastrand::Rng;
 use ring3_host::device::DeviceFile;
 use ring3_host::fd::{CloseOnExec, adopt_raw, dup_raw, eventfd};
@@ -370,7 +370,7 @@ fn tame(places: &Places, request: u32, bytes: &mut Vec<u8>) {
         }
         // The set follows a length of four bytes.
         KVM_SET_SIGNAL_MASK => {
-            let signal = crate::ioctls::watch::SIGNAL as usize - 1;
+            let signal = crate::watch::SIGNAL as usize - 1;
             bytes.resize(12, 0);
             bytes[4 + signal / 8] &= !(1 << (signal % 8));
         }

@@ -128,6 +128,11 @@ impl Guest {
         at
     }
 
+    /// The first processor is again about to execute what is at [`START`].
+    pub fn restart(&self) {
+        start(self.vcpu());
+    }
+
     pub fn word(&self, gpa: u64) -> u64 {
         self.ram.get(gpa)
     }
