@@ -9,7 +9,8 @@ use ring3_guest::guest::patience;
 use ring3_guest::keeper::Keeper;
 use ring3_guest::machine::OnReset;
 use ring3_guest::{Accel, Assets, Machine};
-use ring3_host::testing::Usage;
+use ring3_host::testing::{ThreadId, Usage};
+use serde_json::Value;
 
 /// What was done, for the account.
 #[derive(Default)]
@@ -104,26 +105,32 @@ fn trial(keeper: &mut Keeper, rng: &mut Rng, done: &mut Done) -> Result<()> {
             keeper.goes_on(2).context("a pause")
         }
         _ => {
-            done.signals += storm(keeper.guest().process.id(), rng)?;
+            done.signals += storm(keeper, rng)?;
             keeper.goes_on(2).context("signals")
         }
     }
 }
 
-/// Sends signals that QEMU handles to each of its threads, many times.
-fn storm(process: u32, rng: &mut Rng) -> Result<u32> {
-    /// What QEMU itself takes its processors out of KVM_RUN with.
+/// Sends each of the threads that QEMU runs its processors on the signal that QEMU itself takes them out of KVM_RUN with, many
+/// times.
+fn storm(keeper: &mut Keeper, rng: &mut Rng) -> Result<u32> {
     const SIGUSR1: i32 = 10;
+    let process = keeper.guest().process.id();
+    let cpus = keeper.qmp().execute("query-cpus-fast")?;
+    let thread = |cpu: &Value| cpu.get("thread-id").and_then(Value::as_u64);
+    let threads: Vec<ThreadId> = cpus
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(thread)
+        .map(|thread| ThreadId::of(process, thread as u32))
+        .collect();
+    ensure!(!threads.is_empty(), "QEMU tells of no thread: {cpus}");
     let mut sent = 0;
     for _ in 0..rng.u32(50..500) {
-        for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
-            let thread = thread?.file_name().to_string_lossy().parse()?;
-            // Only they have a use for it.
-            let name = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/comm"));
-            if name.is_ok_and(|name| name.starts_with("CPU ")) {
-                ring3_host::testing::ThreadId::of(process, thread).signal(SIGUSR1);
-                sent += 1;
-            }
+        for thread in &threads {
+            thread.signal(SIGUSR1);
+            sent += 1;
         }
         std::thread::sleep(Duration::from_micros(rng.u64(0..2000)));
     }
