@@ -58,6 +58,7 @@ fn debug_a_running_guest(gdb: &Path, bench: &Bench, socket: &Path, guest: &mut G
          break *{at:#x}\n\
          continue\n\
          printf \"software %lx %x\\n\", $rip, *(unsigned char *) $rip != 0xcc\n\
+         printf \"paging %x, entries %x, base %x\\n\", $cr0 >> 31 & 1, $efer & 1, $gs_base != 0 && $cr3 != 0\n\
          set $old = $r15\n\
          set $r15 = 0x1234567\n\
          printf \"written %lx\\n\", $r15\n\
@@ -80,6 +81,7 @@ fn debug_a_running_guest(gdb: &Path, bench: &Bench, socket: &Path, guest: &mut G
     guest.process.expect("on and on", patience(60))?;
     guest.process.send("sync; echo once' more'\n")?;
     debugger.expect(&format!("software {at:x} 1"), patience(60))?;
+    debugger.expect("paging 1, entries 1, base 1", patience(60))?;
     debugger.expect("written 1234567", patience(60))?;
     debugger.expect("watched", patience(60))?;
     debugger.wait_success(patience(60))?;

@@ -8,6 +8,7 @@
 //! Not supported: registers beyond the core set and SSE, changes of segment registers, more than four breakpoints and
 //! watchpoints in hardware, memory that is not RAM.
 
+mod amd64;
 mod points;
 mod registers;
 mod target;

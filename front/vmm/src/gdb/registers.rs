@@ -1,19 +1,21 @@
-//! gdb's core registers of x86-64 and SSE, from KVM's and back.
+//! gdb's registers of x86-64, from KVM's and back.
 
+use super::amd64::{Amd64Registers, System};
 use gdbstub_arch::x86::reg::{X86_64CoreRegs, X86SegmentRegs, X87FpuInternalRegs};
 use ring3_client::{Errno, Vcpu};
 use ring3_uapi::x86::{KvmFpu, KvmRegs, KvmSregs};
 
+const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 /// Words of the XSAVE area: MXCSR, and which state is in it.
 const MXCSR: usize = 24 / 4;
 const STATE_BV: usize = 512 / 4;
 const STATE_SSE: u32 = 2;
 
 /// All registers of a processor that stands still.
-pub fn read(vcpu: &Vcpu) -> Result<X86_64CoreRegs, Errno> {
-    let (regs, sregs, fpu) = (vcpu.get_regs()?, vcpu.get_sregs()?, vcpu.get_fpu()?);
-    Ok(X86_64CoreRegs {
-        regs: general(&regs),
+pub fn read(vcpu: &Vcpu) -> Result<Amd64Registers, Errno> {
+    let (mut regs, sregs, fpu) = (vcpu.get_regs()?, vcpu.get_sregs()?, vcpu.get_fpu()?);
+    let core = X86_64CoreRegs {
+        regs: general(&mut regs).map(|register| *register),
         eflags: regs.rflags as u32,
         rip: regs.rip,
         segments: segments(&sregs),
@@ -22,17 +24,37 @@ pub fn read(vcpu: &Vcpu) -> Result<X86_64CoreRegs, Errno> {
         xmm: fpu.xmm.map(u128::from_le_bytes),
         // Not in what KVM_GET_FPU tells.
         mxcsr: vcpu.get_xsave()?.region[MXCSR],
-    })
+    };
+    let system = System {
+        fs_base: sregs.fs.base,
+        gs_base: sregs.gs.base,
+        k_gs_base: vcpu.get_msr(MSR_KERNEL_GS_BASE)?,
+        cr0: sregs.cr0,
+        cr2: sregs.cr2,
+        cr3: sregs.cr3,
+        cr4: sregs.cr4,
+        cr8: sregs.cr8,
+        efer: sregs.efer,
+    };
+    Ok(Amd64Registers { core, system })
 }
 
-/// Puts them back, segment registers excepted: their descriptors would not go with them.
-pub fn write(vcpu: &Vcpu, from: &X86_64CoreRegs) -> Result<(), Errno> {
-    let before = vcpu.get_regs()?;
-    vcpu.set_regs(&KvmRegs {
-        rip: from.rip,
-        rflags: before.rflags & !0xffff_ffff | u64::from(from.eflags),
-        ..with_general(&from.regs)
-    })?;
+/// Puts them back, segment selectors excepted: their descriptors would not go with them.
+pub fn write(vcpu: &Vcpu, from: &Amd64Registers) -> Result<(), Errno> {
+    let Amd64Registers { core: from, system } = from;
+    let mut sregs = vcpu.get_sregs()?;
+    (sregs.fs.base, sregs.gs.base) = (system.fs_base, system.gs_base);
+    (sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4) = (system.cr0, system.cr2, system.cr3, system.cr4);
+    (sregs.cr8, sregs.efer) = (system.cr8, system.efer);
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_msr(MSR_KERNEL_GS_BASE, system.k_gs_base)?;
+    let mut regs = vcpu.get_regs()?;
+    for (to, from) in general(&mut regs).into_iter().zip(from.regs) {
+        *to = from;
+    }
+    regs.rip = from.rip;
+    regs.rflags = regs.rflags & !0xffff_ffff | u64::from(from.eflags);
+    vcpu.set_regs(&regs)?;
     let mut fpu = vcpu.get_fpu()?;
     for (to, from) in fpu.fpr.iter_mut().zip(&from.st) {
         to[..10].copy_from_slice(from);
@@ -48,51 +70,12 @@ pub fn write(vcpu: &Vcpu, from: &X86_64CoreRegs) -> Result<(), Errno> {
     vcpu.set_xsave(&area)
 }
 
-fn general(r: &KvmRegs) -> [u64; 16] {
+/// The general registers in gdb's order.
+fn general(r: &mut KvmRegs) -> [&mut u64; 16] {
     [
-        r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13,
-        r.r14, r.r15,
+        &mut r.rax, &mut r.rbx, &mut r.rcx, &mut r.rdx, &mut r.rsi, &mut r.rdi, &mut r.rbp, &mut r.rsp,
+        &mut r.r8, &mut r.r9, &mut r.r10, &mut r.r11, &mut r.r12, &mut r.r13, &mut r.r14, &mut r.r15,
     ]
-}
-
-fn with_general(from: &[u64; 16]) -> KvmRegs {
-    let [
-        rax,
-        rbx,
-        rcx,
-        rdx,
-        rsi,
-        rdi,
-        rbp,
-        rsp,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-    ] = *from;
-    KvmRegs {
-        rax,
-        rbx,
-        rcx,
-        rdx,
-        rsi,
-        rdi,
-        rbp,
-        rsp,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-        ..KvmRegs::default()
-    }
 }
 
 fn segments(sregs: &KvmSregs) -> X86SegmentRegs {
@@ -142,13 +125,20 @@ mod tests {
         let vm = Kvm::in_process().and_then(|kvm| kvm.create_vm(0)).expect("a VM");
         let vcpu = vm.create_vcpu(0).expect("a vCPU");
         let mut regs = read(&vcpu).expect("registers");
-        regs.regs = std::array::from_fn(|n| 0x1000 + n as u64);
-        (regs.rip, regs.eflags, regs.mxcsr) = (0x7777, 0x46, 0x1fa0);
-        regs.xmm[15] = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
-        regs.st[3] = [1, 2, 3, 4, 5, 6, 7, 0x88, 0xff, 0x3f];
-        regs.fpu.ftag = 0xff3f;
+        let Amd64Registers { core, system } = &mut regs;
+        core.regs = std::array::from_fn(|n| 0x1000 + n as u64);
+        (core.rip, core.eflags, core.mxcsr) = (0x7777, 0x46, 0x1fa0);
+        core.xmm[15] = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
+        core.st[3] = [1, 2, 3, 4, 5, 6, 7, 0x88, 0xff, 0x3f];
+        core.fpu.ftag = 0xff3f;
+        (system.fs_base, system.gs_base, system.k_gs_base) =
+            (0x1000, 0xffff_8000_0000_1000, 0x7fff_0000_0000);
+        (system.cr2, system.cr3) = (0x1234, 0x5000);
         write(&vcpu, &regs).expect("they can be set");
         assert_eq!(read(&vcpu).expect("registers"), regs);
+        // What the processor does not take is refused.
+        regs.system.cr0 = 1 << 31;
+        assert!(write(&vcpu, &regs).is_err());
     }
 
     #[test]

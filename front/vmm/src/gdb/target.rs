@@ -1,5 +1,6 @@
 //! What the `gdbstub` crate asks of a machine that is debugged.
 
+use super::amd64::{Amd64, Amd64Registers};
 use super::points::{INT3, Replaced, Watched};
 use super::registers;
 use super::turns::{Turn, Turns};
@@ -17,8 +18,6 @@ use gdbstub::target::ext::breakpoints::{
 };
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
-use gdbstub_arch::x86::X86_64_SSE;
-use gdbstub_arch::x86::reg::X86_64CoreRegs;
 use ring3_client::Vcpu;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
@@ -111,7 +110,7 @@ fn pages(start: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<u
 }
 
 impl Target for Debugged {
-    type Arch = X86_64_SSE;
+    type Arch = Amd64;
     type Error = anyhow::Error;
 
     fn base_ops(&mut self) -> BaseOps<'_, Self::Arch, Self::Error> {
@@ -124,14 +123,14 @@ impl Target for Debugged {
 }
 
 impl MultiThreadBase for Debugged {
-    fn read_registers(&mut self, regs: &mut X86_64CoreRegs, tid: Tid) -> TargetResult<(), Self> {
+    fn read_registers(&mut self, regs: &mut Amd64Registers, tid: Tid) -> TargetResult<(), Self> {
         *regs = registers::read(self.vcpu(tid)?)
             .context("reading registers")
             .map_err(TargetError::Fatal)?;
         Ok(())
     }
 
-    fn write_registers(&mut self, regs: &X86_64CoreRegs, tid: Tid) -> TargetResult<(), Self> {
+    fn write_registers(&mut self, regs: &Amd64Registers, tid: Tid) -> TargetResult<(), Self> {
         registers::write(self.vcpu(tid)?, regs).map_err(|_| TargetError::NonFatal)
     }
 
