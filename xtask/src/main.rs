@@ -8,6 +8,7 @@ mod api;
 mod book;
 mod children;
 mod ci;
+mod container;
 mod deb;
 mod demo;
 mod kvm_ioctls;
@@ -122,6 +123,12 @@ enum Task {
     Man { directory: PathBuf },
     /// A Debian package, unpacked and tried
     Deb,
+    /// A container image of the package and QEMU, in which a guest is then booted; with podman, buildah or docker
+    Container {
+        /// Begin with this image, not the one that the Containerfile names
+        #[arg(long)]
+        base: Option<String>,
+    },
     /// The book: its chapters exist, and the commands in it that are marked so are run
     Book,
     /// Time the workloads natively, under QEMU's TCG and under ring3
@@ -183,6 +190,7 @@ fn perform(task: Task) -> Result<()> {
             Freshness::Cached
         }),
         Task::Man { directory } => pages::write(&directory),
+        Task::Container { base } => container::make(base.as_deref()),
         Task::Deb => deb::make().and_then(|tally| tally.verdict()),
         Task::Book => book::check().and_then(|tally| tally.verdict()),
         Task::Bench(options) => ci::bench(&options),
