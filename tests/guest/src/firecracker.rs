@@ -55,7 +55,8 @@ pub struct Snapshot {
 impl Firecracker {
     /// Starts `command`, which is to be Firecracker without arguments, or ends with that.
     pub fn start(mut command: Command, socket: &Path) -> Result<Firecracker> {
-        command.arg("--api-sock").arg(socket);
+        // What it logs would get into the lines of the console.
+        command.args(["--level", "Error", "--api-sock"]).arg(socket);
         let process = Process::start(command)?;
         let deadline = Instant::now() + patience(30);
         let stream = loop {
@@ -124,7 +125,8 @@ impl Firecracker {
         self.put("/snapshot/create", &files)
     }
 
-    /// Has a machine be as it was when the snapshot was made, and run.
+    /// Has a machine be as it was when the snapshot was made, and run. A snapshot has nothing of the serial port: what the guest was just
+    /// saying goes on with the next character that it gets.
     pub fn load(&mut self, from: &Snapshot, log: DirtyLog) -> Result<()> {
         let files = json!({
             "snapshot_path": from.state,
@@ -132,7 +134,8 @@ impl Firecracker {
             "enable_diff_snapshots": log == DirtyLog::On,
             "resume_vm": true,
         });
-        self.put("/snapshot/load", &files)
+        self.put("/snapshot/load", &files)?;
+        self.guest.process.send("\n")
     }
 
     pub fn put(&mut self, path: &str, body: &Value) -> Result<()> {
