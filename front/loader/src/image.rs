@@ -141,7 +141,8 @@ fn map(file: &File, segment: &Segment, base: u64) -> Result<(), Errno> {
         return Ok(());
     }
     if segment.in_file > 0 && in_file % PAGE != 0 && segment.flags & WRITE != 0 {
-        let rest = (PAGE - in_file % PAGE).min(end - in_file);
+        // All of it, as Linux does, also behind the segment's end: the dynamic linker takes its first memory from there.
+        let rest = PAGE - in_file % PAGE;
         // SAFETY: the rest of the last page, which was mapped writable for the program alone.
         unsafe { std::ptr::write_bytes(in_file as *mut u8, 0, rest as usize) };
     }

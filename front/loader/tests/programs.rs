@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Output;
 use support::{CAUGHT, Kind, compile, natively, preloaded, under_ring3};
 
@@ -68,6 +69,18 @@ fn whatever_executes_a_static_program_is_followed() {
 #[test]
 fn calls_that_are_made_often_are_answered_as_natively() {
     compare("hot", &[]);
+}
+
+/// It names no interpreter, being one, and counts on zeroes behind its data.
+#[test]
+fn the_dynamic_linker_is_a_static_program() {
+    let linker = Path::new("/lib64/ld-linux-x86-64.so.2");
+    let arguments = ["/bin/echo", "one", "two words"];
+    let expected = words(&natively(linker, &arguments));
+    for caught in CAUGHT {
+        let got = words(&under_ring3(linker, &arguments, &[caught]));
+        assert_eq!(got, expected, "{caught:?}");
+    }
 }
 
 #[test]

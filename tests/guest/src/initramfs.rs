@@ -12,7 +12,7 @@ const INIT: &str = include_str!("../init/init.sh");
 const DHCP: &str = include_str!("../init/dhcp.sh");
 
 /// The drivers that the tests' disks and network cards need.
-const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_net"];
+const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net"];
 
 /// Builds the archive from an unpacked kernel package and a static busybox.
 pub fn build(kernel_package: &Path, busybox: &Path) -> Result<Vec<u8>> {

@@ -12,6 +12,7 @@ pub mod assets;
 pub mod console;
 pub mod cpio;
 pub mod debian;
+pub mod firecracker;
 pub mod guest;
 pub mod initramfs;
 pub mod keeper;
@@ -21,6 +22,8 @@ pub mod noise;
 pub mod places;
 pub mod programs;
 pub mod qmp;
+pub mod tap;
+pub mod vmlinux;
 
 pub use assets::Assets;
 pub use console::Console;
