@@ -11,10 +11,15 @@ use ring3_guest::machine::Boot;
 use ring3_guest::{Guest, Machine, grub};
 use ring3_tests::e2e::Bench;
 
+/// What OVMF does before it uses its memory grows with the address space: at 46 bits, which a host may have, it is several times all
+/// that comes afterwards, on whatever processor.
+const MODEL: &str = "host,host-phys-bits=off,phys-bits=40";
+
 /// Two processors, which have to work.
 fn machine(bench: &Bench, boot: Boot) -> Machine {
     let mut machine = bench.machine().word("test", "smp");
     machine.cpus = 2;
+    machine.cpu_model = MODEL.to_string();
     machine.boot = boot;
     machine
 }

@@ -16,6 +16,26 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// What guests are made of that need not be like the host. It is the last suite with 32-bit kernels.
 pub const SUITE: &str = "bookworm";
 
+/// What a list of packages says of one.
+#[derive(Clone, Debug)]
+pub struct Stanza {
+    pub text: String,
+}
+
+impl Stanza {
+    fn new(text: &str) -> Self {
+        let text = text.trim().to_string();
+        Self { text }
+    }
+
+    /// The first line of a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
 /// A place to fetch packages into.
 pub struct Fetcher {
     dir: PathBuf,
@@ -127,6 +147,58 @@ impl Fetcher {
         std::fs::rename(&partial, &into)?;
         std::fs::remove_file(&deb)?;
         Ok(into)
+    }
+
+    /// Downloads what apt would install of `wanted` into an empty system: package's file, and what apt says of it, for each.
+    pub fn closure(&mut self, wanted: &[&str]) -> Result<Vec<(PathBuf, Stanza)>> {
+        let (status, archives) = (self.dir.join("nothing"), self.dir.join("archives"));
+        std::fs::write(&status, "")?;
+        std::fs::create_dir_all(archives.join("partial"))?;
+        self.private_lists = true;
+        std::fs::create_dir_all(self.dir.join("lists/partial"))?;
+        succeed(
+            &self.apt("apt-get").args(["update", "-qq"]).output()?,
+            "apt-get update",
+        )?;
+        let with = |program: &str| {
+            let mut command = self.apt(program);
+            command
+                .arg("-o")
+                .arg(format!("Dir::State::status={}", status.display()));
+            command.args([
+                "-o",
+                "APT::Install-Recommends=false",
+                "-o",
+                "Debug::NoLocking=true",
+            ]);
+            command
+        };
+        let mut install = with("apt-get");
+        install
+            .args(["install", "-y", "-qq", "--download-only"])
+            .args(wanted);
+        succeed(&install.output()?, "apt-get install --download-only")?;
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&archives)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if let Some((package, _)) = name.split_once('_') {
+                files.push((package.to_string(), archives.join(&name)));
+            }
+        }
+        files.sort();
+        let mut show = with("apt-cache");
+        show.args(["show", "--no-all-versions"])
+            .args(files.iter().map(|(package, _)| package));
+        let text = succeed(&show.output()?, "apt-cache show")?;
+        let stanzas: Vec<Stanza> = text.split("\n\n").map(Stanza::new).collect();
+        let find = |(package, file): (String, PathBuf)| {
+            let stanza = stanzas
+                .iter()
+                .find(|stanza| stanza.field("Package") == Some(&package))
+                .with_context(|| format!("apt-cache show says nothing of {package}"))?;
+            Ok((file, stanza.clone()))
+        };
+        files.into_iter().map(find).collect()
     }
 
     fn download(&self, package: &str) -> Result<PathBuf> {

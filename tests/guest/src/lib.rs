@@ -19,11 +19,13 @@ pub mod initramfs;
 pub mod keeper;
 pub mod kernels;
 pub mod machine;
+pub mod mirror;
 pub mod modules;
 pub mod noise;
 pub mod places;
 pub mod programs;
 pub mod qmp;
+pub mod userland;
 
 pub use assets::Assets;
 pub use console::Console;

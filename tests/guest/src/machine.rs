@@ -52,7 +52,7 @@ pub struct Machine {
     /// The QEMU to run; the first on `PATH` if it is not said.
     pub qemu: Option<PathBuf>,
     pub cpus: u32,
-    /// QEMU's `-cpu`. TCG has no `host`; it gets `max` instead.
+    /// QEMU's `-cpu`, with properties behind commas. TCG has no `host`; it gets `max` instead.
     pub cpu_model: String,
     pub memory_mib: u32,
     pub boot: Boot,
@@ -153,14 +153,14 @@ impl Machine {
             }
             Accel::Tcg | Accel::Kvm => Command::new(qemu),
         };
-        let model = match (self.accel, self.cpu_model.as_str()) {
-            (Accel::Tcg, "host") => "max",
-            (_, model) => model,
+        let model = match self.cpu_model.strip_prefix("host") {
+            Some(properties) if self.accel == Accel::Tcg => format!("max{properties}"),
+            _ => self.cpu_model.clone(),
         };
         command.args(["-accel", if self.accel == Accel::Tcg { "tcg" } else { "kvm" }]);
         command.args([
             "-cpu",
-            model,
+            &model,
             "-smp",
             &self.cpus.to_string(),
             "-m",
