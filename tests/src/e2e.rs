@@ -2,10 +2,13 @@
 //!
 //! The accelerator is `RING3_E2E_ACCEL` (`ring3` unless set; `tcg` shows that a test itself is right).
 
+mod echo;
+
 use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+pub use echo::Echo;
 use ring3_guest::{Accel, Assets, Guest, Machine, places};
 
 /// Everything one test needs; dropping it passes the turn on.

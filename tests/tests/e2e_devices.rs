@@ -2,17 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use ring3_guest::guest::patience;
 use ring3_guest::machine::Network;
 use ring3_guest::noise;
-use ring3_tests::e2e::Bench;
+use ring3_tests::e2e::{Bench, Echo};
 
 const MIB: usize = 1 << 20;
 
@@ -38,55 +35,6 @@ fn check_disk(disk: &Path, half: &[u8]) -> Result<()> {
         "what the guest wrote is not what it read"
     );
     Ok(())
-}
-
-/// A server for two connections: the first receives `data`, the second must bring it back.
-struct Echo {
-    port: u16,
-    thread: JoinHandle<Result<()>>,
-}
-
-impl Echo {
-    fn serve(data: Vec<u8>) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        let thread = std::thread::spawn(move || {
-            let mut out = accept(&listener)?;
-            out.write_all(&data)?;
-            drop(out);
-            let mut back = Vec::new();
-            accept(&listener)?.read_to_end(&mut back)?;
-            ensure!(
-                back == data,
-                "{} bytes came back, not the {} sent",
-                back.len(),
-                data.len()
-            );
-            Ok(())
-        });
-        Ok(Self { port, thread })
-    }
-
-    fn join(self) -> Result<()> {
-        self.thread.join().ok().context("the server panicked")?
-    }
-}
-
-/// The next connection; a guest that never connects must not hang the test.
-fn accept(listener: &TcpListener) -> Result<TcpStream> {
-    let deadline = std::time::Instant::now() + patience(240);
-    listener.set_nonblocking(true)?;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                stream.set_read_timeout(Some(patience(60)))?;
-                return Ok(stream);
-            }
-            Err(_) if std::time::Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
-            Err(error) => return Err(error).context("waiting for the guest to connect"),
-        }
-    }
 }
 
 #[test]

@@ -13,7 +13,11 @@ use crate::selftests::{Choice, Linkage};
 use crate::{api, book, deb, kvm_ioctls, lint, selftests};
 
 /// Tests that have a step of their own carry one of these in the reason of their `#[ignore]`.
-const OWN_STEPS: [&str; 2] = ["cargo xtask e2e", "cargo xtask lockstep-boot"];
+const OWN_STEPS: [&str; 3] = [
+    "cargo xtask e2e",
+    "cargo xtask guests",
+    "cargo xtask lockstep-boot",
+];
 
 /// One part of `ci`, with the minutes after which it hangs for certain: on two slow cores it takes a third of them.
 struct Step {
@@ -163,6 +167,17 @@ fn test_command() -> Command {
 
 /// The tests of `tests/tests/e2e_*.rs`.
 pub fn e2e(accel: &str, filter: Option<&str>) -> Result<Tally> {
+    tests(guest_tests(accel, &["e2e_*"])?.args(filter))
+}
+
+/// Those of firmware, kernels and a whole Debian, with its installation.
+pub fn guests(accel: &str) -> Result<Tally> {
+    let mut command = guest_tests(accel, &["e2e_firmware", "e2e_kernels", "e2e_userland"])?;
+    tests(command.env("RING3_INSTALL_IN_GUEST", "1"))
+}
+
+/// A command that runs tests with guests, which are the programs of these names.
+fn guest_tests(accel: &str, programs: &[&str]) -> Result<Command> {
     places::need("qemu-system-x86_64", "qemu-system-x86")?;
     let mut command = cargo();
     match accel {
@@ -173,19 +188,13 @@ pub fn e2e(accel: &str, filter: Option<&str>) -> Result<Tally> {
         other => bail!("--accel is {other:?}; it may be ring3, tcg or kvm"),
     }
     command.env("RING3_E2E_ACCEL", accel);
-    command.args([
-        "test",
-        "-p",
-        "ring3-tests",
-        "--test",
-        "e2e_*",
-        "--no-fail-fast",
-        "--",
-    ]);
+    command.args(["test", "-p", "ring3-tests", "--no-fail-fast"]);
+    for program in programs {
+        command.args(["--test", program]);
+    }
     // One guest at a time, and `skipped:` lines are to be seen.
-    command.args(["--include-ignored", "--test-threads", "1", "--nocapture"]);
-    command.args(filter);
-    tests(&mut command)
+    command.args(["--", "--include-ignored", "--test-threads", "1", "--nocapture"]);
+    Ok(command)
 }
 
 /// Times the workloads.

@@ -63,6 +63,12 @@ enum Task {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
+    /// Debian installs itself in the guest, and the other guests that are slow or large: firmware, kernels, a whole Debian
+    Guests {
+        /// ring3, tcg or kvm
+        #[arg(long, default_value = "ring3")]
+        accel: String,
+    },
     /// Arbitrary bytes as guest code: the corpus, then mutations of it. Or guests that try to get out, or arbitrary ioctls
     Fuzz {
         /// Stop after so many seconds
@@ -161,6 +167,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Test => ci::test().and_then(|tally| tally.verdict()),
         Task::Api { statically } => api::run(Linkage::of(statically)).and_then(|tally| tally.verdict()),
         Task::E2e { accel, filter } => ci::e2e(&accel, filter.as_deref()).and_then(|tally| tally.verdict()),
+        Task::Guests { accel } => ci::guests(&accel).and_then(|tally| tally.verdict()),
         Task::Fuzz {
             seconds,
             ioctls: Some(count),

@@ -2,7 +2,8 @@
 # The first program of the guest. What it does is decided by words of the kernel command line:
 #   ring3.test=a,b,...  tests to run, in order (the functions test_* below), or work:NAME[:COPIES], a workload of /work
 #   ring3.percent=N     how much of their work those of the workloads do that are programs
-#   ring3.then=WORD     afterwards: poweroff (default after tests), reboot, shell (default without tests)
+#   ring3.then=WORD     afterwards: poweroff (default after tests), reboot, shell (default without tests), or system, which goes
+#                       on with the init on the disk
 #   ring3.port=N        the TCP port of the host's server, for test_net
 # Every line meant for the harness starts with "guest:".
 
@@ -94,6 +95,20 @@ test_clock() {
     [ $((t1 - t0)) -ge 3 ] && [ $((t1 - t0)) -le 4 ]
 }
 
+# The disk is a file system with somebody's system on it.
+mount_disk() {
+    [ -d /disk ] && return
+    load_modules && wait_for /dev/vda && mkdir /disk && mount -t ext4 /dev/vda /disk && mount -t devtmpfs dev /disk/dev
+}
+
+# What debootstrap began on the host it ends here.
+test_debootstrap() {
+    mount_disk || return 1
+    chroot /disk /bin/sh /second-stage "$(word ring3.password)" || return 1
+    for m in dev/pts dev proc sys; do umount /disk/$m 2>/dev/null; done
+    umount /disk && rmdir /disk
+}
+
 # A workload of /work, with markers around it for the host's clock. It is a script, or a program that also says itself how
 # long it took; of programs, several copies may run at once.
 workload() {
@@ -123,6 +138,12 @@ then=$(word ring3.then)
 case "$then" in
     poweroff) echo "guest: poweroff"; poweroff -f;;
     reboot) echo "guest: reboot"; reboot -f;;
+    system)
+        mount_disk || echo "guest: FAIL system"
+        echo "guest: system"
+        for m in proc sys; do mount --move /$m /disk/$m; done
+        exec switch_root /disk /sbin/init
+        ;;
 esac
 load_modules
 [ -e /sys/class/net/eth0 ] && ip link set eth0 up && udhcpc -q -n -i eth0 -s /work/dhcp.sh >/dev/null 2>&1

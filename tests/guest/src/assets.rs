@@ -13,8 +13,8 @@ use crate::debian::Fetcher;
 use crate::{initramfs, places};
 
 const KERNEL_METAPACKAGE: &str = "linux-image-cloud-amd64";
-const KERNEL_PREFIX: &str = "linux-image-";
-const BUSYBOX_PACKAGE: &str = "busybox-static";
+pub(crate) const KERNEL_PREFIX: &str = "linux-image-";
+pub(crate) const BUSYBOX_PACKAGE: &str = "busybox-static";
 
 /// Paths of everything a guest needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,10 +43,7 @@ impl Assets {
 
     /// As [`Assets::get`], telling `progress` each step.
     pub fn prepare(freshness: Freshness, progress: &mut dyn FnMut(&str)) -> Result<Self> {
-        let dir = places::target().join("assets");
-        std::fs::create_dir_all(&dir)?;
-        let lock = File::create(dir.join("lock"))?;
-        lock.lock().context("locking target/assets")?;
+        let (dir, _lock) = lock()?;
         let cached = match freshness {
             Freshness::Cached => read_manifest(&dir),
             Freshness::Newest => None,
@@ -56,7 +53,7 @@ impl Assets {
             None => fetch(&dir, progress)?,
         };
         progress("building the initramfs");
-        let archive = initramfs::build(&kernel_root, &busybox)?;
+        let archive = initramfs::build(&kernel_root, &busybox, &initramfs::applets(&busybox)?, &[])?;
         let initramfs = dir.join("initramfs.cpio");
         write_if_changed(&initramfs, &archive)?;
         let kernel = kernel_in(&kernel_root)?;
@@ -67,6 +64,15 @@ impl Assets {
             busybox,
         })
     }
+}
+
+/// `target/assets`, and the lock on it, which others wait for.
+pub(crate) fn lock() -> Result<(PathBuf, File)> {
+    let dir = places::target().join("assets");
+    std::fs::create_dir_all(&dir)?;
+    let lock = File::create(dir.join("lock"))?;
+    lock.lock().context("locking target/assets")?;
+    Ok((dir, lock))
 }
 
 /// What `manifest.json` remembers between runs; paths are relative to `target/assets`.
@@ -87,7 +93,7 @@ fn found(dir: &Path, kernel_package: String) -> Found {
 }
 
 /// Debian 12's package has it in /bin, later ones in /usr/bin.
-fn busybox_in(root: &Path) -> PathBuf {
+pub(crate) fn busybox_in(root: &Path) -> PathBuf {
     let usr = root.join("usr/bin/busybox");
     if usr.is_file() {
         usr
@@ -119,7 +125,7 @@ fn fetch(dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Found> {
     Ok(found)
 }
 
-fn kernel_in(root: &Path) -> Result<PathBuf> {
+pub(crate) fn kernel_in(root: &Path) -> Result<PathBuf> {
     let boot = root.join("boot");
     for entry in std::fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))? {
         let path = entry?.path();
@@ -134,7 +140,7 @@ fn kernel_in(root: &Path) -> Result<PathBuf> {
 }
 
 /// Leaves an equal file alone, so that a guest that is reading it right now is not disturbed.
-fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     if std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }

@@ -14,9 +14,10 @@ const DHCP: &str = include_str!("../init/dhcp.sh");
 /// The drivers that the tests' disks and network cards need.
 const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net"];
 
-/// Builds the archive from an unpacked kernel package and a static busybox.
-pub fn build(kernel_package: &Path, busybox: &Path) -> Result<Vec<u8>> {
-    let modules = modules(kernel_package)?;
+/// Builds the archive from an unpacked kernel package and a static busybox with these applets. The guest gets more drivers if they
+/// are named.
+pub fn build(kernel_package: &Path, busybox: &Path, applets: &[String], more: &[&str]) -> Result<Vec<u8>> {
+    let modules = modules(kernel_package, more)?;
     let mut archive = Archive::new();
     for dir in [
         "bin", "dev", "proc", "sys", "tmp", "root", "etc", "work", "modules",
@@ -27,7 +28,7 @@ pub fn build(kernel_package: &Path, busybox: &Path) -> Result<Vec<u8>> {
     archive.character_device("dev/console", 5, 1);
     let bytes = std::fs::read(busybox).with_context(|| format!("reading {}", busybox.display()))?;
     archive.file("bin/busybox", 0o755, &bytes);
-    for applet in applets(busybox)? {
+    for applet in applets {
         archive.symlink(&format!("bin/{applet}"), "busybox");
     }
     archive.file("init", 0o755, INIT.as_bytes());
@@ -43,7 +44,7 @@ pub fn build(kernel_package: &Path, busybox: &Path) -> Result<Vec<u8>> {
 }
 
 /// busybox itself says which applets it holds; it is a static program of the host's architecture.
-fn applets(busybox: &Path) -> Result<Vec<String>> {
+pub fn applets(busybox: &Path) -> Result<Vec<String>> {
     let output = Command::new(busybox)
         .arg("--list")
         .output()
@@ -59,7 +60,7 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-fn modules(kernel_package: &Path) -> Result<Vec<Module>> {
+fn modules(kernel_package: &Path, more: &[&str]) -> Result<Vec<Module>> {
     let usr = kernel_package.join("usr/lib/modules");
     let root = if usr.is_dir() {
         usr
@@ -68,7 +69,9 @@ fn modules(kernel_package: &Path) -> Result<Vec<Module>> {
     };
     let builtin = builtin(&root)?;
     let wanted: Vec<&str> = DRIVERS
-        .into_iter()
+        .iter()
+        .chain(more)
+        .copied()
         .filter(|name| !builtin.iter().any(|b| b == name))
         .collect();
     Tree::scan(&root)?.in_load_order(&wanted, &builtin)

@@ -52,9 +52,10 @@ pub struct Machine {
     /// The QEMU to run; the first on `PATH` if it is not said.
     pub qemu: Option<PathBuf>,
     pub cpus: u32,
-    /// QEMU's `-cpu`. TCG has no `host`; it gets `max` instead.
+    /// QEMU's `-cpu`, with properties behind commas. TCG has no `host`; it gets `max` instead.
     pub cpu_model: String,
     pub memory_mib: u32,
+    pub boot: Boot,
     /// Words for `init.sh` on the kernel command line, without their `ring3.` prefix.
     pub words: Vec<(String, String)>,
     /// A raw image on virtio-blk-pci.
@@ -69,6 +70,14 @@ pub struct Machine {
     pub on_reset: OnReset,
     /// The console shows the kernel's log, or only init and what comes after.
     pub kernel_log: KernelLog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// QEMU hands the assets' kernel and initramfs to the firmware.
+    Kernel,
+    /// The firmware finds something on a disk.
+    Disk,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +107,7 @@ impl Machine {
             cpus: 1,
             cpu_model: "host".to_string(),
             memory_mib: 512,
+            boot: Boot::Kernel,
             words: Vec::new(),
             disk: None,
             network: Network::None,
@@ -143,26 +153,28 @@ impl Machine {
             }
             Accel::Tcg | Accel::Kvm => Command::new(qemu),
         };
-        let model = match (self.accel, self.cpu_model.as_str()) {
-            (Accel::Tcg, "host") => "max",
-            (_, model) => model,
+        let model = match self.cpu_model.strip_prefix("host") {
+            Some(properties) if self.accel == Accel::Tcg => format!("max{properties}"),
+            _ => self.cpu_model.clone(),
         };
         command.args(["-accel", if self.accel == Accel::Tcg { "tcg" } else { "kvm" }]);
         command.args([
             "-cpu",
-            model,
+            &model,
             "-smp",
             &self.cpus.to_string(),
             "-m",
             &self.memory_mib.to_string(),
         ]);
         command.args(["-nographic", "-nic", "none"]);
-        command
-            .arg("-kernel")
-            .arg(&assets.kernel)
-            .arg("-initrd")
-            .arg(&assets.initramfs);
-        command.args(["-append", &self.kernel_command_line()]);
+        if self.boot == Boot::Kernel {
+            command
+                .arg("-kernel")
+                .arg(&assets.kernel)
+                .arg("-initrd")
+                .arg(&assets.initramfs);
+            command.args(["-append", &self.kernel_command_line()]);
+        }
         if self.on_reset == OnReset::Exit {
             command.arg("-no-reboot");
         }
