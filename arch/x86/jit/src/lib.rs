@@ -48,6 +48,9 @@ use translate::{Level, Source};
 
 /// How often a block is interpreted before it is translated.
 const THRESHOLD: u32 = 12;
+/// How often it is interpreted thereafter before it is translated for another linear address, or setting. There would be no end of
+/// them otherwise: each process has its libraries elsewhere, and most do little with most of them.
+const AGAIN: u32 = 500;
 /// The heat of a block that cannot be translated.
 const NEVER: u32 = u32::MAX;
 
@@ -124,6 +127,8 @@ pub struct Jit {
     clears: u32,
     /// How often a block is interpreted before it is translated.
     threshold: u32,
+    /// And before each further translation of it.
+    again: u32,
     counting: Counting,
     /// Instructions that no group is to begin with, and how often groups were slow.
     apart: FxHashSet<GuestPhys>,
@@ -167,6 +172,7 @@ impl Jit {
             drops: 0,
             clears: 0,
             threshold: THRESHOLD,
+            again: AGAIN,
             counting: Counting::No,
             apart: FxHashSet::default(),
             misses: Misses::default(),
@@ -177,13 +183,9 @@ impl Jit {
 
     /// As [`Jit::new`], translating every block at once: for tests.
     pub fn eager() -> Option<Jit> {
-        Jit::after(1)
-    }
-
-    /// As [`Jit::eager`], but when a block was interpreted as often as `threshold` says.
-    pub fn after(threshold: u32) -> Option<Jit> {
         Some(Jit {
-            threshold,
+            threshold: 1,
+            again: 1,
             ..Jit::new()?
         })
     }
@@ -247,7 +249,7 @@ impl Jit {
             return known;
         }
         block.translated.heat += 1;
-        if block.translated.heat < self.threshold {
+        if block.translated.heat < block.translated.due.max(self.threshold) {
             return None;
         }
         self.translate(core, blocks, index, setting)
@@ -326,11 +328,12 @@ impl Jit {
         self.links.add_entry(&translation);
         self.translations.push(translation);
         let number = self.translations.len() as u32 - 1;
-        let entries = &mut blocks.get_mut(index).translated.entries;
-        if entries.len() == MOST_ENTRIES {
-            entries.remove(0);
+        let translated = &mut blocks.get_mut(index).translated;
+        translated.due = translated.heat.saturating_add(self.again).min(NEVER - 1);
+        if translated.entries.len() == MOST_ENTRIES {
+            translated.entries.remove(0);
         }
-        entries.push(number);
+        translated.entries.push(number);
         Some(translation)
     }
 

@@ -5,6 +5,7 @@
 
 mod away;
 mod debugger;
+mod elsewhere;
 mod escape;
 mod overwritten;
 mod signals;

@@ -43,6 +43,8 @@ pub struct Block {
 pub struct Translated {
     /// How often the block was about to be executed here.
     pub heat: u32,
+    /// The heat at which it is worth the next translation.
+    pub due: u32,
     /// The tier's own numbers for the block's translations.
     pub entries: Vec<u32>,
 }
