@@ -85,7 +85,7 @@ impl Prison {
         let mut guest = self.guest()?;
         enter(&mut guest, code, &mut rng);
         let exits = self.run(&guest, watch)?;
-        drop_checked(&guest)?;
+        search(&guest)?;
         self.look_around()?;
         Ok(exits)
     }
@@ -228,8 +228,8 @@ fn enter(guest: &mut Guest, code: &[u8], rng: &mut Rng) {
     }
 }
 
-/// What the guest has in its registers, and in its memory from zero on.
-fn drop_checked(guest: &Guest) -> Result<()> {
+/// Looks for the secret in the registers, and in memory from zero on.
+fn search(guest: &Guest) -> Result<()> {
     let regs: KvmRegs = guest.vcpu().get_regs()?;
     let registers = [
         regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.r8, regs.r9, regs.r10,
