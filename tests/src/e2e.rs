@@ -5,10 +5,12 @@
 mod echo;
 
 use std::fs::File;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 pub use echo::Echo;
+use ring3_guest::machine::Network;
 use ring3_guest::{Accel, Assets, Guest, Machine, places};
 
 /// Everything one test needs; dropping it passes the turn on.
@@ -34,6 +36,18 @@ impl Bench {
     /// The plain machine for the accelerator under test.
     pub fn machine(&self) -> Machine {
         Machine::new(self.accel)
+    }
+
+    /// A machine of two processors that tests them, its disk and its network.
+    pub fn machine_with_devices(&self, disk: &Path, echo: &Echo) -> Machine {
+        let mut machine = self
+            .machine()
+            .word("test", "smp,blk,net")
+            .word("port", &echo.port.to_string());
+        machine.cpus = 2;
+        machine.disk = Some(disk.to_path_buf());
+        machine.network = Network::User;
+        machine
     }
 
     pub fn start(&self, machine: &Machine) -> Result<Guest> {

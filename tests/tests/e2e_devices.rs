@@ -77,13 +77,7 @@ fn everything_at_once_on_two_processors() -> Result<()> {
     let half = noise::bytes(3, 4 * MIB);
     let disk = make_disk(bench.dir.path(), &half)?;
     let echo = Echo::serve(noise::bytes(4, MIB))?;
-    let mut machine = bench
-        .machine()
-        .word("test", "smp,blk,net")
-        .word("port", &echo.port.to_string());
-    machine.cpus = 2;
-    machine.disk = Some(disk.clone());
-    machine.network = Network::User;
+    let machine = bench.machine_with_devices(&disk, &echo);
     let mut guest = bench.start(&machine)?;
     guest.booted()?;
     for test in ["smp", "blk", "net"] {

@@ -5,7 +5,6 @@
 use anyhow::{Result, ensure};
 use ring3_guest::guest::patience;
 use ring3_guest::kernels::Flavour;
-use ring3_guest::machine::Network;
 use ring3_guest::{Guest, noise};
 use ring3_tests::e2e::{Bench, Echo};
 
@@ -19,13 +18,7 @@ fn works(flavour: Flavour, ending: &str) -> Result<()> {
     let disk = bench.dir.path().join("disk");
     std::fs::write(&disk, [&half[..], &vec![0; MIB]].concat())?;
     let echo = Echo::serve(noise::bytes(6, MIB))?;
-    let mut machine = bench
-        .machine()
-        .word("test", "smp,blk,net")
-        .word("port", &echo.port.to_string());
-    machine.cpus = 2;
-    machine.disk = Some(disk.clone());
-    machine.network = Network::User;
+    let machine = bench.machine_with_devices(&disk, &echo);
     let mut guest = Guest::start(&machine, &assets)?;
     guest.booted()?;
     guest.process.expect("on 2 cpus, ", patience(60))?;

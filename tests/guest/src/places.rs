@@ -1,9 +1,9 @@
-//! Where things are: the workspace, its target directory, and the built `ring3`.
+//! Where things are: the workspace, its target directory, the built `ring3`, and the system's programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The root of the workspace this crate was built from.
 pub fn workspace() -> PathBuf {
@@ -100,6 +100,22 @@ fn numbers(version: &str) -> Vec<u32> {
         .split('.')
         .map_while(|part| part.parse().ok())
         .collect()
+}
+
+/// Runs a command, which must succeed: what it printed is in the error otherwise.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{:?} ended with {}:\n{}{}",
+        command.get_program(),
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 #[cfg(test)]

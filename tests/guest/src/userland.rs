@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::debian::{Fetcher, SUITE};
 use crate::kernels::Flavour;
+use crate::places::run;
 use crate::{Assets, assets, mirror, places};
 
 /// What is installed, besides what every Debian has.
@@ -190,19 +191,4 @@ impl Userland {
 /// A copy with the holes that the original has.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").arg("--sparse=always").arg(from).arg(to))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command
-        .output()
-        .with_context(|| format!("starting {command:?}"))?;
-    ensure!(
-        output.status.success(),
-        "{:?} ended with {}:\n{}{}",
-        command.get_program(),
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }
