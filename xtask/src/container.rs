@@ -13,7 +13,7 @@ const IMAGE: &str = "ring3";
 /// Where the guest's kernel and initramfs are in the container.
 const INSIDE: &str = "/guest";
 
-/// What makes containers, in the order they are looked for, and the package it is in.
+/// What makes containers, in the order they are looked for.
 const BUILDERS: [&str; 3] = ["podman", "buildah", "docker"];
 
 /// Builds the image and tries it. `base` is another image to begin with than the file names.
